@@ -1,0 +1,138 @@
+//! The Rust types of `schemas/ArticleEvent.avsc`, field for field.
+
+use super::Document;
+use serde::{Deserialize, Serialize};
+
+/// One event on the `articles` topic. The record's key is [`ArticleEvent::id`].
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct ArticleEvent {
+    /// A CURIE: `pmid:…`, `pmc:…`, `doi:…`, else `<source>:<id>`.
+    pub id: String,
+    /// The article's version as its source counts it (PubMed: the PMID's `Version`), 1 where it does not.
+    pub version: i64,
+    /// Whether the article is there (again) or gone.
+    pub op: Op,
+    /// All ids of the article.
+    pub ids: ArticleIds,
+    /// Who said so: `pubmed`, `pmc`, `pubtator`, `jsonl`, `text`, or a name of the user's.
+    pub source: String,
+    /// Publication date as far as it is known: `2024`, `2024-03` or `2024-03-09`.
+    pub published: Option<String>,
+    /// When the source last revised the record, `YYYY-MM-DD`.
+    pub revised: Option<String>,
+    /// ISO 639 code of the article's language as its source gives it (`eng`, `en`).
+    pub language: Option<String>,
+    /// The journal's title.
+    pub journal: Option<String>,
+    /// Publication types as the source names them (`Journal Article`, `Retracted Publication`).
+    pub publication_types: Vec<String>,
+    /// Whether the source says that the article was retracted.
+    pub retracted: bool,
+    /// MeSH headings: metadata, never tagged.
+    pub mesh: Vec<MeshHeading>,
+    /// The title; `None` where the article has none, or where `raw` is set.
+    pub title: Option<String>,
+    /// The passages after the title, in reading order; empty where `raw` is set.
+    pub passages: Vec<Passage>,
+    /// The document as it came, to be parsed by the worker, instead of title and passages.
+    pub raw: Option<RawDocument>,
+}
+
+/// What happened to the article.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Op {
+    /// New, or replaced by this version.
+    #[serde(rename = "UPSERT")]
+    Upsert,
+    /// Deleted or withdrawn at the source: its annotations become a tombstone.
+    #[serde(rename = "DELETE")]
+    Delete,
+}
+
+/// The ids that an article is known by, without their CURIE prefix.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ArticleIds {
+    /// PubMed id, digits.
+    pub pmid: Option<String>,
+    /// PubMed Central id with its prefix, `PMC12345`.
+    pub pmcid: Option<String>,
+    /// DOI, as the source writes it.
+    pub doi: Option<String>,
+}
+
+/// A MeSH descriptor with its qualifiers.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MeshHeading {
+    /// Descriptor UI, `D000818`.
+    pub id: String,
+    /// Descriptor name.
+    pub name: String,
+    /// Whether the descriptor is a major topic.
+    pub major: bool,
+    /// Qualifier names.
+    pub qualifiers: Vec<String>,
+}
+
+/// A stretch of text that belongs together: the title, a section of an abstract, a paragraph, a caption.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Passage {
+    /// Where in the article it stands.
+    pub section: Section,
+    /// The section's heading as the source writes it (`BACKGROUND`, `2.1 Mice`).
+    pub heading: Option<String>,
+    /// ISO 639 code where it differs from the article's language (other-language abstracts).
+    pub language: Option<String>,
+    /// The text. It is never altered after this point; all offsets count its Unicode code points.
+    pub text: String,
+}
+
+/// A document in its source's own format.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RawDocument {
+    /// `application/vnd.pubmed+xml`, `application/jats+xml`, `text/plain`, `application/json`.
+    pub content_type: String,
+    /// The bytes as they came.
+    #[serde(with = "apache_avro::serde::bytes")]
+    pub bytes: Vec<u8>,
+}
+
+/// The fixed list of section names that every source's own headings are mapped to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+#[allow(missing_docs)] // the names say it
+pub enum Section {
+    Title,
+    Abstract,
+    Background,
+    Objective,
+    Introduction,
+    Methods,
+    Results,
+    Discussion,
+    Conclusion,
+    CaseReport,
+    Caption,
+    Table,
+    Keywords,
+    Acknowledgements,
+    Funding,
+    Supplement,
+    Appendix,
+    Abbreviations,
+    Body,
+    Other,
+}
+
+impl ArticleEvent {
+    /// The tagger's view of an event whose content is parsed: title first, then the passages.
+    /// A title of `None` adds no passage; an empty one adds an empty passage, which keeps the
+    /// offsets of formats that count it.
+    pub fn into_document(self) -> Document {
+        let title = self.title.map(|text| Passage { section: Section::Title, heading: None, language: None, text });
+        Document {
+            article_id: self.id,
+            article_version: self.version,
+            passages: title.into_iter().chain(self.passages).collect(),
+        }
+    }
+}

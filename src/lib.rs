@@ -1,0 +1,11 @@
+//! litflow: a streaming text-mining worker over Kafka for biomedical literature.
+//!
+//! The modules follow the way of the data: [`article`] reads what comes in, [`text`] splits it into
+//! sentences, [`model`] holds encoders and heads, [`tagger`] batches sentences and turns label
+//! sequences into mentions, [`bus`] speaks Kafka, [`worker`] joins them into the exactly-once loop.
+
+pub mod article;
+pub mod error;
+pub mod tagger;
+
+pub use error::ErrorClass;
