@@ -1,0 +1,33 @@
+# The commands of the README. Each does all the set-up that it needs.
+
+.PHONY: help setup demo kafka test bench encoder model clean
+
+help: ## what there is to make
+	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' Makefile | expand -t 12
+
+setup: ## libtorch, Apache Kafka and system packages (CUDA=1: the CUDA libraries too)
+	@scripts/setup
+
+demo: setup ## the whole system on real articles, with a broker of its own
+	cargo build --release --package litflow
+	target/release/litflow demo $(ARGS)
+
+kafka: setup ## a local Apache Kafka in the foreground, until Ctrl-C
+	@scripts/kafka/serve $(ARGS)
+
+test: setup ## all tests, those on a real Kafka included
+	cargo test --workspace
+
+bench: setup ## real tokens per second: the engine alone and the whole path
+	cargo build --release --workspace
+	cargo bench --bench throughput $(ARGS)
+
+encoder: setup ## the encoder that training starts from
+	@python3 scripts/fetch.py encoder
+
+model: encoder ## trains the shipped model again
+	cargo build --release --package litflow-training
+	training/recipes/biored-minilm.sh
+
+clean: ## what was built (not what was fetched)
+	cargo clean
