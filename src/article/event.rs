@@ -123,12 +123,40 @@ pub enum Section {
     Other,
 }
 
+impl Passage {
+    /// A passage without heading, in the article's language.
+    pub fn new(section: Section, text: impl Into<String>) -> Self {
+        Self { section, heading: None, language: None, text: text.into() }
+    }
+}
+
 impl ArticleEvent {
+    /// An event that says nothing yet but that the article is there, in version 1.
+    pub fn new(id: impl Into<String>, source: impl Into<String>) -> Self {
+        Self {
+            id: id.into(),
+            version: 1,
+            op: Op::Upsert,
+            ids: ArticleIds::default(),
+            source: source.into(),
+            published: None,
+            revised: None,
+            language: None,
+            journal: None,
+            publication_types: Vec::new(),
+            retracted: false,
+            mesh: Vec::new(),
+            title: None,
+            passages: Vec::new(),
+            raw: None,
+        }
+    }
+
     /// The tagger's view of an event whose content is parsed: title first, then the passages.
     /// A title of `None` adds no passage; an empty one adds an empty passage, which keeps the
     /// offsets of formats that count it.
     pub fn into_document(self) -> Document {
-        let title = self.title.map(|text| Passage { section: Section::Title, heading: None, language: None, text });
+        let title = self.title.map(|text| Passage::new(Section::Title, text));
         Document {
             article_id: self.id,
             article_version: self.version,

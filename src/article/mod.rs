@@ -5,8 +5,12 @@
 //! worker. A [`Document`] is the tagger's view: the passages in order, title first.
 
 pub mod event;
+mod lines;
+pub mod pubtator;
+mod record;
 
 pub use event::{ArticleEvent, ArticleIds, MeshHeading, Op, Passage, RawDocument, Section};
+pub use record::{Options, Position, Reason, RecordError, article_id};
 
 /// The unit of tagging: one version of one article, its passages unaltered.
 ///

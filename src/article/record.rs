@@ -1,0 +1,141 @@
+//! What goes wrong with one record of an input, and how much of a record is taken.
+
+use crate::error::ErrorClass;
+use serde::Deserialize;
+use std::{fmt, io};
+
+/// How much is taken from an input before it is refused.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Options {
+    /// Longest record (one citation, one article, one line, one text file) in bytes as it stands in
+    /// the decompressed input. A longer one is skipped and reported; memory stays bounded by it.
+    pub max_record_bytes: usize,
+    /// Deepest nesting of XML elements inside a record.
+    pub max_xml_depth: usize,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        // The longest real articles (PMC theses and conference supplements) have a few MB of XML; their
+        // deepest elements (MathML in tables in boxed text) lie some 40 levels down.
+        Self { max_record_bytes: 64 << 20, max_xml_depth: 256 }
+    }
+}
+
+/// One record that could not be read. Its neighbours are not affected.
+#[derive(Debug, thiserror::Error)]
+pub struct RecordError {
+    /// The input: a path, or `stdin`.
+    pub file: String,
+    /// Where the record is, or the exact place in it where that is known.
+    pub position: Option<Position>,
+    /// The record's id as far as it was read.
+    pub id: Option<String>,
+    /// What is wrong.
+    #[source]
+    pub reason: Reason,
+}
+
+/// A place in an input, decompressed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Position {
+    /// Lines, from 1.
+    Line(u64),
+    /// Bytes from the input's start, from 0.
+    Byte(u64),
+}
+
+/// Why a record could not be read.
+#[derive(Debug, thiserror::Error)]
+pub enum Reason {
+    /// It breaks the rules of its format.
+    #[error("{0}")]
+    Malformed(String),
+    /// It is longer than [`Options::max_record_bytes`].
+    #[error("longer than {limit} bytes (max_record_bytes); raise the limit if this is a real article")]
+    TooLong {
+        /// The limit in force.
+        limit: usize,
+    },
+    /// Its elements nest deeper than [`Options::max_xml_depth`].
+    #[error("nested deeper than {limit} elements (max_xml_depth)")]
+    TooDeep {
+        /// The limit in force.
+        limit: usize,
+    },
+    /// Its bytes are no text.
+    #[error("{0}")]
+    Encoding(String),
+    /// The input is not in the format that it was read as, or in none that is known.
+    #[error("{0}")]
+    Format(String),
+    /// The input could not be read further.
+    #[error("cannot be read: {0}")]
+    Io(#[from] io::Error),
+}
+
+impl Reason {
+    /// What this means for the stream: a record that cannot be parsed never will be; a file that
+    /// cannot be read ends.
+    pub fn class(&self) -> ErrorClass {
+        match self {
+            Self::Io(_) => ErrorClass::Fatal,
+            _ => ErrorClass::Poison,
+        }
+    }
+
+    pub(crate) fn malformed(what: impl Into<String>) -> Self {
+        Self::Malformed(what.into())
+    }
+
+    /// The reason for bytes that are not UTF-8, with the place of the first bad one.
+    pub(crate) fn not_utf8(error: std::str::Utf8Error) -> Self {
+        Self::Encoding(format!("invalid UTF-8 at byte {} of the record", error.valid_up_to()))
+    }
+}
+
+impl RecordError {
+    /// See [`Reason::class`].
+    pub fn class(&self) -> ErrorClass {
+        self.reason.class()
+    }
+}
+
+impl fmt::Display for RecordError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.file)?;
+        match self.position {
+            Some(Position::Line(line)) => write!(f, ", line {line}")?,
+            Some(Position::Byte(byte)) => write!(f, ", byte {byte}")?,
+            None => {}
+        }
+        if let Some(id) = &self.id {
+            write!(f, ", record {id}")?;
+        }
+        write!(f, ": {}", self.reason)
+    }
+}
+
+/// The article id for what a source calls its record: the id itself where it is a CURIE already
+/// (`pmid:12345`), else `<source>:<id>`.
+pub fn article_id(source: &str, id: &str) -> String {
+    let is_curie = id.split_once(':').is_some_and(|(prefix, local)| {
+        let mut prefix = prefix.chars();
+        prefix.next().is_some_and(|first| first.is_ascii_alphabetic())
+            && prefix.all(|c| c.is_ascii_alphanumeric() || "._-".contains(c))
+            && !local.is_empty()
+            && !local.contains(char::is_whitespace)
+    });
+    if is_curie { id.to_owned() } else { format!("{source}:{id}") }
+}
+
+/// Whether a bare id is a PubMed id. They have eight digits by now; longer numbers are other sources' ids.
+pub(crate) fn is_pmid(id: &str) -> bool {
+    (1..=8).contains(&id.len()) && id.bytes().all(|b| b.is_ascii_digit())
+}
+
+/// Whether a bare id is a PubMed Central id with its prefix.
+pub(crate) fn is_pmcid(id: &str) -> bool {
+    id.strip_prefix("PMC").is_some_and(|digits| !digits.is_empty() && digits.bytes().all(|b| b.is_ascii_digit()))
+}
