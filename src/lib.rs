@@ -6,6 +6,7 @@
 
 pub mod article;
 pub mod error;
+pub mod model;
 pub mod tagger;
 
 pub use error::ErrorClass;

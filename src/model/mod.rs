@@ -1,0 +1,3 @@
+//! Encoders and heads.
+
+pub mod crf;
