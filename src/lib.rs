@@ -5,8 +5,11 @@
 //! sequences into mentions, [`bus`] speaks Kafka, [`worker`] joins them into the exactly-once loop.
 
 pub mod article;
+pub mod config;
 pub mod error;
 pub mod model;
+pub mod serve;
 pub mod tagger;
+pub mod telemetry;
 
 pub use error::ErrorClass;

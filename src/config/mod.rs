@@ -1,0 +1,106 @@
+//! The configuration: what every part of the program is told, and where each value came from.
+//!
+//! Four layers, the later wins: the defaults embedded in the program (`default.toml`, one comment a
+//! key), the file given by `--config`, the environment (`LITFLOW_<SECTION>__<KEY>`), and flags. The
+//! sections are the components' own `Options`. Whatever is wrong in any layer is collected and reported
+//! at once, each problem with its key, its origin and the way out; nothing is ignored silently.
+
+mod check;
+mod layers;
+pub mod secrets;
+mod show;
+
+pub use check::Problem;
+pub use layers::Flag;
+pub use show::Shown;
+
+use crate::{serve, telemetry};
+use config::Source as _;
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
+
+/// The embedded defaults; every key stands there with a comment.
+pub const DEFAULT_TOML: &str = include_str!("default.toml");
+
+/// What is in force.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Config {
+    /// The HTTP listener for metrics and health.
+    pub http: serve::Options,
+    /// Logs.
+    pub log: telemetry::Options,
+}
+
+/// A configuration together with the origin of each value that is not a default.
+#[derive(Debug, Clone, Default)]
+pub struct Loaded {
+    /// The values.
+    pub config: Config,
+    /// Key (`kafka.bootstrap_servers`) to origin (`litflow.toml:3`, `LITFLOW_…`, `--bootstrap-servers`).
+    pub origins: BTreeMap<String, String>,
+}
+
+/// Why there is no configuration.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The file cannot be read.
+    #[error("cannot read the configuration file {path}: {reason}", path = path.display())]
+    File {
+        /// The file given.
+        path: PathBuf,
+        /// What the system says.
+        reason: std::io::Error,
+    },
+    /// The file is no TOML.
+    #[error("the configuration file {path} is not valid TOML: {reason}", path = path.display())]
+    Syntax {
+        /// The file given.
+        path: PathBuf,
+        /// Line, column and what was expected.
+        reason: String,
+    },
+    /// All that is wrong in keys and values, over all layers.
+    #[error("{}", check::list(.0))]
+    Problems(Vec<Problem>),
+}
+
+impl Config {
+    /// Reads all layers: defaults, `file`, `environment` (all variables; those of others are left
+    /// alone), `flags`.
+    pub fn load(
+        file: Option<&Path>,
+        environment: impl IntoIterator<Item = (OsString, OsString)>,
+        flags: &[Flag],
+    ) -> Result<Loaded, Error> {
+        let mut problems = Vec::new();
+        let mut builder = config::Config::builder().add_source(layers::Layer::defaults());
+        if let Some(path) = file {
+            builder = builder.add_source(layers::Layer::file(path)?);
+        }
+        let merged = builder
+            .add_source(layers::Layer::environment(environment, &mut problems))
+            .add_source(layers::Layer::flags(flags))
+            .build()
+            .and_then(|merged| merged.collect())
+            .expect("layers are maps in memory, merging them cannot fail");
+
+        let loaded = check::check(merged, &mut problems);
+        if problems.is_empty() { Ok(loaded) } else { Err(Error::Problems(problems)) }
+    }
+
+    /// What single values cannot tell: combinations that cannot work, each with the keys that it is
+    /// about and the way out.
+    fn conflicts(&self) -> Vec<(&'static [&'static str], String)> {
+        let mut conflicts: Vec<(&'static [&'static str], String)> = Vec::new();
+        if let Err(reason) = self.log.check() {
+            conflicts.push((&["log.level"], reason));
+        }
+        conflicts
+    }
+}
+
+#[cfg(test)]
+mod tests;

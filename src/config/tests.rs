@@ -1,0 +1,119 @@
+use super::*;
+use std::io::Write as _;
+
+fn load(file: &str, variables: &[(&str, &str)], flags: &[Flag]) -> Result<Loaded, Error> {
+    let mut written = tempfile::Builder::new().suffix(".toml").tempfile().unwrap();
+    written.write_all(file.as_bytes()).unwrap();
+    let variables = variables.iter().map(|(name, value)| (OsString::from(name), OsString::from(value)));
+    Config::load(Some(written.path()), variables, flags)
+}
+
+fn problems(file: &str, variables: &[(&str, &str)], flags: &[Flag]) -> Vec<Problem> {
+    match load(file, variables, flags) {
+        Err(Error::Problems(problems)) => problems,
+        other => panic!("problems expected, not {other:?}"),
+    }
+}
+
+#[test]
+fn the_embedded_file_is_the_defaults() {
+    let loaded = Config::load(None, [], &[]).unwrap();
+    assert_eq!(loaded.config, Config::default());
+    assert!(loaded.origins.is_empty());
+}
+
+/// Every key of the structs stands in default.toml under its section, with a comment before it,
+/// and nothing else does.
+#[test]
+fn the_embedded_file_names_and_explains_every_key() {
+    let mut documented = Vec::new();
+    let mut section = String::new();
+    let mut previous = "";
+    for line in DEFAULT_TOML.lines() {
+        let key = line.strip_prefix("# ").unwrap_or(line);
+        if let Some(name) = line.strip_prefix('[') {
+            section = name.trim_end_matches(']').to_owned();
+            assert!(previous.starts_with("# "), "[{section}] has no comment");
+        } else if let Some((key, _)) = key.split_once(" = ")
+            && key.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_')
+        {
+            assert!(previous.starts_with("# "), "{section}.{key} has no comment");
+            documented.push(format!("{section}.{key}"));
+        }
+        previous = line;
+    }
+    let mut known = Vec::new();
+    keys("", &check::schema(), &mut known);
+    documented.sort();
+    known.sort();
+    assert_eq!(documented, known);
+}
+
+fn keys(path: &str, value: &serde_json::Value, known: &mut Vec<String>) {
+    match value {
+        serde_json::Value::Object(inner) => {
+            for (key, value) in inner {
+                let path = if path.is_empty() { key.clone() } else { format!("{path}.{key}") };
+                keys(&path, value, known);
+            }
+        }
+        _ => known.push(path.to_owned()),
+    }
+}
+
+#[test]
+fn later_layers_win_and_origins_are_kept() {
+    let file = "[log]\nlevel = 'debug'\nformat = 'json'\n[http]\nlisten = '127.0.0.1:1'\n";
+    let flag = Flag { name: "--log-level", key: "log.level", value: "trace".into() };
+    let loaded = load(file, &[("LITFLOW_HTTP__LISTEN", "127.0.0.1:2")], &[flag]).unwrap();
+    assert_eq!(loaded.config.log.level, "trace");
+    assert_eq!(loaded.config.log.format, telemetry::Format::Json);
+    assert_eq!(loaded.config.http.listen, Some("127.0.0.1:2".parse().unwrap()));
+    assert_eq!(loaded.origins["log.level"], "--log-level");
+    assert_eq!(loaded.origins["http.listen"], "LITFLOW_HTTP__LISTEN");
+    assert!(loaded.origins["log.format"].ends_with(".toml:3"), "{:?}", loaded.origins);
+}
+
+#[test]
+fn all_problems_are_told_at_once() {
+    let file = "[log]\nlevl = 'debug'\nformat = 'xml'\n\n[htp]\nlisten = 'x'\n";
+    let variables = [
+        ("LITFLOW_HTTP__LISTEN", "localhost"),
+        ("LITFLOW_LOG_LEVEL", "info"),
+        ("LITFLOW_LOG__LEVEL", "a=loud"),
+        ("LITFLOW_CONFIG", "elsewhere.toml"),
+        ("LITFLOW_SERVICE_HOST", "10.0.0.1"),
+        ("LITFLOW_PORT_9464_TCP_ADDR", "10.0.0.1"),
+        ("PATH", "/bin"),
+    ];
+    let problems = problems(file, &variables, &[]);
+    let told: Vec<String> = problems.iter().map(Problem::to_string).collect();
+    let expected = [
+        ("log_level", "LITFLOW_LOG_LEVEL", "did you mean LITFLOW_LOG__LEVEL?"),
+        ("htp", ".toml:6", "did you mean `http`?"),
+        ("http.listen", "LITFLOW_HTTP__LISTEN", "\"localhost\" is refused"),
+        ("log.format", ".toml:3", "expected `text` or `json`"),
+        ("log.levl", ".toml:2", "did you mean `level`?"),
+        ("log.level", "LITFLOW_LOG__LEVEL", "no log filter"),
+    ];
+    assert_eq!(problems.len(), expected.len(), "{told:#?}");
+    for ((key, origin, message), (problem, told)) in expected.iter().zip(problems.iter().zip(&told)) {
+        assert_eq!(problem.key, *key);
+        assert!(told.contains(origin) && told.contains(message), "{told}");
+    }
+}
+
+#[test]
+fn types_are_checked_where_they_stand() {
+    assert_eq!(problems("[log]\nlevel = 3\n", &[], &[])[0].message, "3 is refused: a string is expected");
+    assert_eq!(problems("log = 3\n", &[], &[])[0].message, "this is a section, not a value");
+    assert!(matches!(load("[log\n", &[], &[]), Err(Error::Syntax { .. })));
+    let missing = Config::load(Some(Path::new("/nowhere/litflow.toml")), [], &[]).unwrap_err();
+    assert!(missing.to_string().contains("/nowhere/litflow.toml"), "{missing}");
+}
+
+#[test]
+fn an_empty_variable_unsets_an_optional_key() {
+    let loaded = load("[http]\nlisten = '127.0.0.1:1'\n", &[("LITFLOW_HTTP__LISTEN", "")], &[]).unwrap();
+    assert_eq!(loaded.config.http.listen, None);
+}
