@@ -1,0 +1,252 @@
+//! The model directory: read whole and verified before anything is parsed, written with its manifest last.
+//!
+//! What is verified is what is used: the files are read once, checked against `manifest.json` where there
+//! is one, and parsed from memory. `docs/model-directory.md` describes the files.
+
+use super::{Config, Error, Weights, pickle, tokenizer};
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::io::Read;
+use std::path::{Path, PathBuf};
+
+/// The manifest's file name.
+pub const MANIFEST: &str = "manifest.json";
+/// The configuration's file name.
+pub const CONFIG: &str = "config.json";
+/// The weights' file name.
+pub const SAFETENSORS: &str = "model.safetensors";
+/// The weights' file name in older checkpoints.
+pub const PYTORCH: &str = "pytorch_model.bin";
+/// The tokenizer's file name.
+pub const TOKENIZER: &str = "tokenizer.json";
+/// What the tokenizer is built from where there is no `tokenizer.json`.
+pub const VOCABULARY: &str = "vocab.txt";
+/// The tokenizer's settings, for [`VOCABULARY`].
+pub const TOKENIZER_CONFIG: &str = "tokenizer_config.json";
+
+/// The files that a model is loaded from, and the size above which one is refused unread.
+const USED_FILES: [(&str, u64); 7] = [
+    (MANIFEST, 1 << 20),
+    (CONFIG, 1 << 20),
+    (SAFETENSORS, 8 << 30),
+    (PYTORCH, 8 << 30),
+    (TOKENIZER, 256 << 20),
+    (VOCABULARY, 64 << 20),
+    (TOKENIZER_CONFIG, 16 << 20),
+];
+
+/// `manifest.json`: what makes a directory one version of one model.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Manifest {
+    /// Every file of the model but the manifest itself.
+    pub files: BTreeMap<String, FileDigest>,
+    /// Digest of the manifest of the model that this one was trained from.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub parent: Option<String>,
+    /// Digest of the training data.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub data: Option<String>,
+}
+
+/// What a file must be.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct FileDigest {
+    /// Lower-case hexadecimal SHA-256 of its bytes.
+    pub sha256: String,
+    /// Its size.
+    pub bytes: u64,
+}
+
+/// A model directory in memory.
+pub struct Directory {
+    path: PathBuf,
+    files: BTreeMap<&'static str, Vec<u8>>,
+    digest: String,
+}
+
+impl Directory {
+    /// Reads the files of the model at `path` and, where there is a manifest, verifies every file it names.
+    pub fn read(path: &Path) -> Result<Self, Error> {
+        let metadata = std::fs::metadata(path).map_err(|e| Error::io(path, e))?;
+        if !metadata.is_dir() {
+            return Err(Error::file(path, "not a directory: a model is a directory in Hugging Face's layout"));
+        }
+        let has_safetensors = path.join(SAFETENSORS).exists();
+        let mut files = BTreeMap::new();
+        for (name, limit) in USED_FILES {
+            if name == PYTORCH && has_safetensors {
+                continue; // the same weights again, in the older format
+            }
+            if let Some(bytes) = read_file(&path.join(name), limit)? {
+                files.insert(name, bytes);
+            }
+        }
+        let mut directory = Self { path: path.to_owned(), files, digest: String::new() };
+        directory.digest = match directory.file(MANIFEST) {
+            Some(manifest) => {
+                directory.verify(manifest)?;
+                format!("sha256:{}", sha256(manifest))
+            }
+            None => format!("sha256:{}", sha256(directory.weights_file()?.1)),
+        };
+        Ok(directory)
+    }
+
+    /// Where the directory lies.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// The bytes of one of the files that a model is loaded from.
+    pub fn file(&self, name: &str) -> Option<&[u8]> {
+        self.files.get(name).map(Vec::as_slice)
+    }
+
+    /// `sha256:` and the digest of the manifest, or of the weights file where there is no manifest.
+    pub fn digest(&self) -> &str {
+        &self.digest
+    }
+
+    /// Parses `config.json`.
+    pub fn config(&self) -> Result<Config, Error> {
+        Config::parse(self.required(CONFIG)?, &self.path.join(CONFIG))
+    }
+
+    /// Parses `model.safetensors`, or `pytorch_model.bin` where there is none.
+    pub fn weights(&self) -> Result<Weights, Error> {
+        let (name, bytes) = self.weights_file()?;
+        let file = self.path.join(name);
+        if name == SAFETENSORS { Weights::from_safetensors(bytes, &file) } else { pickle::read_weights(bytes, &file) }
+    }
+
+    /// The tokenizer, with truncation and padding switched off. From `tokenizer.json`, or built from
+    /// `vocab.txt` where there is none.
+    pub fn tokenizer(&self, config: &Config) -> Result<tokenizers::Tokenizer, Error> {
+        if let Some(json) = self.file(TOKENIZER) {
+            return tokenizer::from_json(json, config, &self.path.join(TOKENIZER));
+        }
+        let Some(vocabulary) = self.file(VOCABULARY) else {
+            return Err(Error::file(&self.path, format!("there is neither `{TOKENIZER}` nor `{VOCABULARY}`")));
+        };
+        let settings = match self.file(TOKENIZER_CONFIG) {
+            Some(json) => tokenizer::Settings::parse(json, &self.path.join(TOKENIZER_CONFIG))?,
+            None => tokenizer::Settings::default(),
+        };
+        tokenizer::from_vocabulary(vocabulary, &settings, config, &self.path.join(VOCABULARY))
+    }
+
+    fn required(&self, name: &str) -> Result<&[u8], Error> {
+        self.file(name).ok_or_else(|| Error::file(&self.path, format!("there is no `{name}`")))
+    }
+
+    fn weights_file(&self) -> Result<(&'static str, &[u8]), Error> {
+        for name in [SAFETENSORS, PYTORCH] {
+            if let Some(bytes) = self.file(name) {
+                return Ok((name, bytes));
+            }
+        }
+        Err(Error::file(&self.path, format!("there is neither `{SAFETENSORS}` nor `{PYTORCH}`")))
+    }
+
+    /// Every file that the manifest names must match it, and every file that is used must be named.
+    fn verify(&self, manifest: &[u8]) -> Result<(), Error> {
+        let manifest_file = self.path.join(MANIFEST);
+        let manifest: Manifest = serde_json::from_slice(manifest)
+            .map_err(|e| Error::file(&manifest_file, format!("not a model manifest: {e}")))?;
+        for (name, expected) in &manifest.files {
+            if name.contains(['/', '\\', '\0']) || name == ".." || name == "." || name.is_empty() {
+                return Err(Error::file(&manifest_file, format!("`{name}` is not the plain name of a file")));
+            }
+            let file = self.path.join(name);
+            let (bytes, digest) = match self.file(name) {
+                Some(contents) => (contents.len() as u64, sha256(contents)),
+                None => sha256_of_file(&file)?,
+            };
+            if bytes != expected.bytes {
+                let reason =
+                    format!("{bytes} bytes, the manifest says {}: copy the model again, whole", expected.bytes);
+                return Err(Error::file(&file, reason));
+            }
+            if digest != expected.sha256 {
+                let reason = format!("its SHA-256 is {digest}, the manifest says {}", expected.sha256);
+                return Err(Error::file(&file, reason));
+            }
+        }
+        match self.files.keys().find(|name| **name != MANIFEST && !manifest.files.contains_key(**name)) {
+            Some(name) => Err(Error::file(&self.path.join(name), "is not named in manifest.json")),
+            None => Ok(()),
+        }
+    }
+}
+
+/// Writes `manifest.json` over all files that lie in the directory now; it is the last file to be written.
+/// Returns the model's digest, as [`Directory::digest`] will give it.
+pub fn write_manifest(directory: &Path, parent: Option<String>, data: Option<String>) -> Result<String, Error> {
+    let mut files = BTreeMap::new();
+    for entry in std::fs::read_dir(directory).map_err(|e| Error::io(directory, e))? {
+        let entry = entry.map_err(|e| Error::io(directory, e))?;
+        let file = entry.path();
+        let name = entry
+            .file_name()
+            .into_string()
+            .map_err(|name| Error::file(&file, format!("{name:?} is not a name in UTF-8")))?;
+        if name == MANIFEST || !file.is_file() {
+            continue;
+        }
+        let (bytes, sha256) = sha256_of_file(&file)?;
+        files.insert(name, FileDigest { sha256, bytes });
+    }
+    let manifest_file = directory.join(MANIFEST);
+    let mut json = serde_json::to_vec_pretty(&Manifest { files, parent, data })
+        .map_err(|e| Error::file(&manifest_file, e.to_string()))?;
+    json.push(b'\n');
+    // Whole or not at all: a reader never sees half a manifest.
+    let temporary = tempfile::NamedTempFile::new_in(directory).map_err(|e| Error::io(directory, e))?;
+    std::fs::write(temporary.path(), &json).map_err(|e| Error::io(temporary.path(), e))?;
+    temporary.as_file().sync_all().map_err(|e| Error::io(temporary.path(), e))?;
+    temporary.persist(&manifest_file).map_err(|e| Error::io(&manifest_file, e.error))?;
+    Ok(format!("sha256:{}", sha256(&json)))
+}
+
+/// The file's bytes, `None` where there is no such file.
+fn read_file(file: &Path, limit: u64) -> Result<Option<Vec<u8>>, Error> {
+    let opened = match File::open(file) {
+        Ok(opened) => opened,
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+        Err(e) => return Err(Error::io(file, e)),
+    };
+    let metadata = opened.metadata().map_err(|e| Error::io(file, e))?;
+    if !metadata.is_file() {
+        return Err(Error::file(file, "not a regular file"));
+    }
+    if metadata.len() > limit {
+        return Err(Error::file(file, format!("{} bytes, more than the {limit} that it may have", metadata.len())));
+    }
+    let mut bytes = Vec::with_capacity(metadata.len() as usize);
+    opened.take(limit).read_to_end(&mut bytes).map_err(|e| Error::io(file, e))?;
+    Ok(Some(bytes))
+}
+
+fn sha256(bytes: &[u8]) -> String {
+    hex::encode(Sha256::digest(bytes))
+}
+
+/// Size and digest, without reading the file into memory.
+fn sha256_of_file(file: &Path) -> Result<(u64, String), Error> {
+    let mut opened = File::open(file).map_err(|e| Error::io(file, e))?;
+    let mut hasher = Sha256::new();
+    let mut buffer = vec![0u8; 1 << 16];
+    let mut total = 0;
+    loop {
+        let count = opened.read(&mut buffer).map_err(|e| Error::io(file, e))?;
+        if count == 0 {
+            return Ok((total, hex::encode(hasher.finalize())));
+        }
+        hasher.update(&buffer[..count]);
+        total += count as u64;
+    }
+}
