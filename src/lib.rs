@@ -11,5 +11,6 @@ pub mod model;
 pub mod serve;
 pub mod tagger;
 pub mod telemetry;
+pub mod text;
 
 pub use error::ErrorClass;
