@@ -3,7 +3,11 @@
 //! [`Tag`] is the one interface between the stream and the model: the worker and the command line know
 //! nothing else. A call may wait (that is the back-pressure); dropping the future gives the work up.
 
+pub mod decode;
+pub mod encode;
 pub mod mention;
+#[cfg(test)]
+mod testing;
 
 pub use mention::{Mention, ModelRef, TaggedDocument};
 
