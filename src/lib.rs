@@ -6,6 +6,7 @@
 
 pub mod article;
 pub mod config;
+pub mod bus;
 pub mod error;
 pub mod model;
 pub mod serve;

@@ -1,0 +1,215 @@
+//! Avro values on the wire.
+//!
+//! A value is written in Avro single-object encoding: `C3 01`, the CRC-64-AVRO fingerprint of the
+//! writer's schema (8 bytes, little-endian), then the body. When it is read, the fingerprint picks the
+//! writer's schema: the current one, or a released older one, whose values are resolved to the current
+//! schema by Avro's rules. An unknown fingerprint is an error that names it.
+//!
+//! The Confluent wire format (`00`, 4-byte big-endian schema id, body) is read too. No registry is asked
+//! for the id: the body must be one of the current schema, and must fill the value to its last byte.
+//!
+//! Decoding never panics, and never allocates more than [`MAX_ALLOCATION`] bytes for one string or array.
+
+use super::records::{Annotations, EntityMention, LabeledDocument, ModelVersion};
+use crate::ErrorClass;
+use crate::article::ArticleEvent;
+use apache_avro::rabin::Rabin;
+use apache_avro::reader::datum::GenericDatumReader;
+use apache_avro::writer::datum::GenericDatumWriter;
+use apache_avro::{Schema, from_value};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use std::sync::LazyLock;
+
+/// The most bytes that a length field in a value can make the decoder allocate at once.
+pub const MAX_ALLOCATION: usize = 64 << 20;
+
+const SINGLE_OBJECT_MARKER: [u8; 2] = [0xC3, 0x01];
+const SINGLE_OBJECT_HEADER: usize = 10;
+const CONFLUENT_MAGIC: u8 = 0x00;
+const CONFLUENT_HEADER: usize = 5;
+
+/// A value that travels on a topic: a type with a schema of the same name in `schemas/`.
+pub trait Record: Serialize + DeserializeOwned + 'static {
+    /// The schema's name without its namespace.
+    const NAME: &'static str;
+
+    /// The codec of the type.
+    fn codec() -> &'static Codec;
+
+    /// The value in single-object encoding.
+    fn encode(&self) -> Result<Vec<u8>, Error> {
+        Self::codec().encode(self)
+    }
+
+    /// Reads a value in single-object encoding or in Confluent's wire format.
+    fn decode(bytes: &[u8]) -> Result<Self, Error> {
+        Self::codec().decode(bytes)
+    }
+}
+
+macro_rules! record {
+    ($type:ty, $file:literal) => {
+        impl Record for $type {
+            const NAME: &'static str = $file;
+
+            fn codec() -> &'static Codec {
+                static SCHEMA: LazyLock<Schema> =
+                    LazyLock::new(|| parse(include_str!(concat!("../../schemas/", $file, ".avsc"))));
+                static CODEC: LazyLock<Codec> = LazyLock::new(|| Codec::new(&SCHEMA, &[]));
+                &CODEC
+            }
+        }
+    };
+}
+
+// The second argument of `Codec::new` takes the schemas that earlier releases wrote with.
+record!(ArticleEvent, "ArticleEvent");
+record!(Annotations, "Annotations");
+record!(EntityMention, "EntityMention");
+record!(LabeledDocument, "LabeledDocument");
+record!(ModelVersion, "ModelVersion");
+
+fn parse(text: &str) -> Schema {
+    Schema::parse_str(text).expect("the schema files are compiled in, and the tests parse each of them")
+}
+
+/// Writes and reads the values of one schema.
+pub struct Codec {
+    schema: &'static Schema,
+    header: [u8; SINGLE_OBJECT_HEADER],
+    writer: GenericDatumWriter<'static>,
+    reader: GenericDatumReader<'static>,
+    /// Headers and readers of the released older schemas; each resolves to the current one.
+    older: Vec<([u8; SINGLE_OBJECT_HEADER], GenericDatumReader<'static>)>,
+}
+
+impl Codec {
+    fn new(schema: &'static Schema, older: &'static [Schema]) -> Self {
+        apache_avro::util::max_allocation_bytes(MAX_ALLOCATION);
+        let resolving = |writer: &'static Schema| {
+            let reader = GenericDatumReader::builder(writer).reader_schema(schema).build();
+            (header(writer), reader.expect("the schemas are compiled in, and the tests build each of them"))
+        };
+        Self {
+            schema,
+            header: header(schema),
+            writer: GenericDatumWriter::builder(schema).build().expect("a schema without outside references resolves"),
+            reader: GenericDatumReader::builder(schema).build().expect("a schema without outside references resolves"),
+            older: older.iter().map(resolving).collect(),
+        }
+    }
+
+    /// The schema that values are written with.
+    pub fn schema(&self) -> &'static Schema {
+        self.schema
+    }
+
+    /// The schema's CRC-64-AVRO fingerprint as hex digits, in the order of the wire.
+    pub fn fingerprint(&self) -> String {
+        hex::encode(&self.header[2..])
+    }
+
+    fn encode<T: Record>(&self, value: &T) -> Result<Vec<u8>, Error> {
+        let mut bytes = self.header.to_vec();
+        self.writer
+            .write_ser(&mut bytes, value)
+            .map_err(|e| Error::Encode { schema: T::NAME, reason: brief(&e) })?;
+        Ok(bytes)
+    }
+
+    fn decode<T: Record>(&self, bytes: &[u8]) -> Result<T, Error> {
+        let malformed = |e: apache_avro::Error| Error::Malformed { schema: T::NAME, reason: brief(&e) };
+        if bytes.starts_with(&SINGLE_OBJECT_MARKER) && bytes.len() >= SINGLE_OBJECT_HEADER {
+            let (header, mut body) = bytes.split_at(SINGLE_OBJECT_HEADER);
+            if header == self.header {
+                let value = self.reader.read_deser(&mut body).map_err(malformed)?;
+                return whole(value, body);
+            }
+            let Some((_, reader)) = self.older.iter().find(|(older, _)| header == older) else {
+                return Err(Error::UnknownFingerprint { schema: T::NAME, fingerprint: hex::encode(&header[2..]) });
+            };
+            let value = reader.read_value(&mut body).and_then(|value| from_value(&value)).map_err(malformed)?;
+            return whole(value, body);
+        }
+        if bytes.first() == Some(&CONFLUENT_MAGIC) && bytes.len() >= CONFLUENT_HEADER {
+            let (_, mut body) = bytes.split_at(CONFLUENT_HEADER);
+            let value = self.reader.read_deser(&mut body).map_err(malformed)?;
+            return whole(value, body);
+        }
+        Err(Error::NotAvro { schema: T::NAME, bytes: bytes.len(), begin: hex::encode(&bytes[..bytes.len().min(8)]) })
+    }
+}
+
+fn header(schema: &Schema) -> [u8; SINGLE_OBJECT_HEADER] {
+    let mut header = [0; SINGLE_OBJECT_HEADER];
+    header[..2].copy_from_slice(&SINGLE_OBJECT_MARKER);
+    header[2..].copy_from_slice(&schema.fingerprint::<Rabin>().bytes);
+    header
+}
+
+/// The library's message without the schema that it prints in full: what was expected, and what was found.
+fn brief(error: &apache_avro::Error) -> String {
+    let message: Vec<char> = error.to_string().chars().collect();
+    if message.len() <= 400 {
+        return message.into_iter().collect();
+    }
+    let (begin, end) = (&message[..120], &message[message.len() - 200..]);
+    begin.iter().chain(&[' ', '…', ' ']).chain(end).collect()
+}
+
+/// The value, if nothing of its bytes is left over.
+fn whole<T: Record>(value: T, rest: &[u8]) -> Result<T, Error> {
+    if rest.is_empty() { Ok(value) } else { Err(Error::TrailingBytes { schema: T::NAME, bytes: rest.len() }) }
+}
+
+/// Why a value could not be written or read.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The bytes begin with no header that is known.
+    #[error(
+        "not an Avro {schema}: {bytes} bytes beginning {begin:?} (hex) carry neither the single-object \
+         marker C301 nor Confluent's magic byte 00"
+    )]
+    #[allow(missing_docs)]
+    NotAvro { schema: &'static str, bytes: usize, begin: String },
+    /// The value was written with a schema that this version does not know.
+    #[error(
+        "the schema fingerprint {fingerprint} is no version of {schema} known here: \
+         a newer producer needs a newer reader"
+    )]
+    #[allow(missing_docs)]
+    UnknownFingerprint { schema: &'static str, fingerprint: String },
+    /// The body does not follow its schema.
+    #[error("a malformed {schema}: {reason}")]
+    #[allow(missing_docs)]
+    Malformed { schema: &'static str, reason: String },
+    /// The body ends before the bytes do.
+    #[error("a malformed {schema}: {bytes} bytes follow the value")]
+    #[allow(missing_docs)]
+    TrailingBytes { schema: &'static str, bytes: usize },
+    /// The value cannot be written with its schema.
+    #[error("a {schema} that does not fit its schema: {reason}")]
+    #[allow(missing_docs)]
+    Encode { schema: &'static str, reason: String },
+}
+
+impl Error {
+    /// Always poison: the same bytes fail every time.
+    pub fn class(&self) -> ErrorClass {
+        ErrorClass::Poison
+    }
+
+    /// A short name for metrics and dead-letter headers.
+    pub fn reason(&self) -> &'static str {
+        match self {
+            Self::NotAvro { .. } => "not_avro",
+            Self::UnknownFingerprint { .. } => "unknown_schema",
+            Self::Malformed { .. } | Self::TrailingBytes { .. } => "malformed_avro",
+            Self::Encode { .. } => "unencodable",
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

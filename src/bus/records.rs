@@ -1,0 +1,330 @@
+//! The Rust types of the values that litflow writes, field for field as in `schemas/*.avsc`.
+//!
+//! [`ArticleEvent`](crate::article::ArticleEvent) has its type where articles are read; a test in
+//! [`codec`](super::codec) proves that all of them agree with the schema files.
+
+use crate::article::{Passage, Section};
+use crate::tagger::{Mention, ModelRef, TaggedDocument};
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+
+/// The record on the `articles` topic that another record was made from.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SourceRecord {
+    /// Topic.
+    pub topic: String,
+    /// Partition.
+    pub partition: i32,
+    /// Offset.
+    pub offset: i64,
+}
+
+/// `schemas/Annotations.avsc`: the newest state of one article.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Annotations {
+    /// The article's id, the record's key.
+    pub article_id: String,
+    /// The article's version.
+    pub article_version: i64,
+    /// The model version that found the mentions.
+    pub model: ModelRef,
+    /// Where the article event stands.
+    pub source: SourceRecord,
+    /// The document's passages in order.
+    pub passages: Vec<AnnotatedPassage>,
+    /// All mentions, ordered by passage, begin, end.
+    pub mentions: Vec<AnnotatedMention>,
+}
+
+/// Where a passage and its sentences lie; the text itself stays on the `articles` topic.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AnnotatedPassage {
+    /// Where in the article it stands.
+    pub section: Section,
+    /// Where it starts in the document, in code points.
+    pub offset: u32,
+    /// Its length in code points.
+    pub length: u32,
+    /// The sentences' bounds, ascending.
+    pub sentences: Vec<Span>,
+}
+
+/// A half-open range of code points in a passage.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Span {
+    /// Begin.
+    pub begin: u32,
+    /// End, exclusive.
+    pub end: u32,
+}
+
+/// A [`Mention`] with what later stages know about it.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[allow(missing_docs)] // as in `Mention` and `EntityMention`
+pub struct AnnotatedMention {
+    pub id: String,
+    #[serde(rename = "type")]
+    pub entity_type: String,
+    pub text: String,
+    pub passage: u32,
+    pub begin: u32,
+    pub end: u32,
+    pub document_begin: u32,
+    pub document_end: u32,
+    pub sentence: u32,
+    pub score: f32,
+    pub identifiers: Vec<String>,
+    pub negated: Option<bool>,
+    pub long_form: Option<String>,
+}
+
+/// `schemas/EntityMention.avsc`: one mention with its sentence and its provenance.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct EntityMention {
+    /// The article's id, the record's key.
+    pub article_id: String,
+    /// The article's version.
+    pub article_version: i64,
+    /// Deterministic, see [`Mention::id`].
+    pub id: String,
+    /// Entity type, one of the model's label set.
+    #[serde(rename = "type")]
+    pub entity_type: String,
+    /// The exact text.
+    pub text: String,
+    /// Index of the passage in the document.
+    pub passage: u32,
+    /// Begin in the passage.
+    pub begin: u32,
+    /// End in the passage.
+    pub end: u32,
+    /// Begin in the document.
+    pub document_begin: u32,
+    /// End in the document.
+    pub document_end: u32,
+    /// Index of the sentence within the passage.
+    pub sentence: u32,
+    /// The model's probability for the span, 0 to 1.
+    pub score: f32,
+    /// Normalised ids as CURIEs, best first.
+    pub identifiers: Vec<String>,
+    /// Whether the sentence denies the mention; `None` where that was not determined.
+    pub negated: Option<bool>,
+    /// The abbreviation's long form.
+    pub long_form: Option<String>,
+    /// Section of the mention's passage.
+    pub section: Section,
+    /// Where the sentence begins in the passage.
+    pub sentence_begin: u32,
+    /// Where it ends, exclusive.
+    pub sentence_end: u32,
+    /// The sentence; `None` where it is longer than [`SENTENCE_TEXT_MAX`] code points or the mention
+    /// runs over its end.
+    pub sentence_text: Option<String>,
+    /// The model version that found the mention.
+    pub model: ModelRef,
+    /// Where the article event stands.
+    pub source: SourceRecord,
+}
+
+/// The longest sentence, in code points, that is repeated in each of its mentions' records. What the
+/// splitter leaves in one piece beyond that is no sentence, and repeating it would square its size.
+pub const SENTENCE_TEXT_MAX: u32 = 4_000;
+
+/// `schemas/LabeledDocument.avsc`: a document with one annotator's gold spans.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct LabeledDocument {
+    /// The document's id, the record's key.
+    pub document_id: String,
+    /// The passages in order, a title first.
+    pub passages: Vec<Passage>,
+    /// The gold spans, ordered by passage, begin, end.
+    pub spans: Vec<GoldSpan>,
+    /// Every type that the annotator looked for; what is unlabelled is a negative for these only.
+    pub entity_types: Vec<String>,
+    /// Who annotated: a person, a corpus, a programme.
+    pub annotator: String,
+    /// Name and version of the annotation guideline.
+    pub guideline: Option<String>,
+    /// When it was annotated, milliseconds since the epoch, UTC.
+    pub annotated_at: Option<i64>,
+}
+
+/// A gold annotation; offsets are code points, half-open.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct GoldSpan {
+    /// Entity type.
+    #[serde(rename = "type")]
+    pub entity_type: String,
+    /// Index of the passage.
+    pub passage: u32,
+    /// Begin in the passage.
+    pub begin: u32,
+    /// End in the passage, exclusive.
+    pub end: u32,
+    /// The exact text, to be checked against the passage.
+    pub text: String,
+    /// Normalised ids as CURIEs.
+    pub identifiers: Vec<String>,
+}
+
+/// `schemas/ModelVersion.avsc`: a model version was published or moved to another stage.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct ModelVersion {
+    /// The model's name, the record's key.
+    pub name: String,
+    /// Its version, `1.0.0`.
+    pub version: String,
+    /// `sha256:` and the digest of its manifest.
+    pub digest: String,
+    /// What the version is for.
+    pub stage: Stage,
+    /// URI of the directory that holds the files.
+    pub location: String,
+    /// Every file with its digest.
+    pub files: Vec<ModelFile>,
+    /// The label set's entity types, in the order of the model's labels.
+    pub entity_types: Vec<String>,
+    /// Evaluation figures as fractions, by name.
+    pub metrics: BTreeMap<String, f64>,
+    /// The version that it was fine-tuned from.
+    pub parent: Option<String>,
+    /// The pretrained encoder below it.
+    pub encoder: Option<String>,
+    /// When it was published, milliseconds since the epoch, UTC.
+    pub created_at: Option<i64>,
+}
+
+/// What a model version is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "UPPERCASE")]
+pub enum Stage {
+    /// Published, not to be served yet.
+    Candidate,
+    /// Workers load it.
+    Serving,
+    /// No longer to be used.
+    Retired,
+}
+
+/// One file of a model directory.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ModelFile {
+    /// Path relative to the version's location.
+    pub path: String,
+    /// SHA-256 of its bytes, 64 hex digits.
+    pub sha256: String,
+    /// Its size in bytes.
+    pub bytes: i64,
+}
+
+impl Annotations {
+    /// The state that `tagged` gives its article.
+    pub fn new(tagged: &TaggedDocument, source: &SourceRecord) -> Self {
+        let passages = tagged.document.passages.iter().zip(tagged.document.passage_offsets()).enumerate();
+        Self {
+            article_id: tagged.document.article_id.clone(),
+            article_version: tagged.document.article_version,
+            model: tagged.model.clone(),
+            source: source.clone(),
+            passages: passages
+                .map(|(index, (passage, offset))| AnnotatedPassage {
+                    section: passage.section,
+                    offset,
+                    length: passage.text.chars().count() as u32,
+                    sentences: sentences_of(tagged, index).iter().map(|&(begin, end)| Span { begin, end }).collect(),
+                })
+                .collect(),
+            mentions: tagged.mentions.iter().map(AnnotatedMention::from).collect(),
+        }
+    }
+}
+
+impl From<&Mention> for AnnotatedMention {
+    fn from(mention: &Mention) -> Self {
+        Self {
+            id: mention.id.clone(),
+            entity_type: mention.entity_type.clone(),
+            text: mention.text.clone(),
+            passage: mention.passage,
+            begin: mention.begin,
+            end: mention.end,
+            document_begin: mention.document_begin,
+            document_end: mention.document_end,
+            sentence: mention.sentence,
+            score: mention.score,
+            identifiers: Vec::new(),
+            negated: None,
+            long_form: None,
+        }
+    }
+}
+
+impl EntityMention {
+    /// The records of all mentions of `tagged`, in order. Lazily, because together they repeat each
+    /// sentence once a mention. Linear in the text and the mentions.
+    pub fn all<'a>(tagged: &'a TaggedDocument, source: &'a SourceRecord) -> impl Iterator<Item = Self> + 'a {
+        // Mentions come ordered by passage and begin, so one sentence is sliced once and kept.
+        let mut passage_bytes = (u32::MAX, ByteOffsets::default());
+        tagged.mentions.iter().map(move |mention| {
+            let passage = &tagged.document.passages[mention.passage as usize];
+            if passage_bytes.0 != mention.passage {
+                passage_bytes = (mention.passage, ByteOffsets::new(&passage.text));
+            }
+            let sentences = sentences_of(tagged, mention.passage as usize);
+            let (sentence_begin, sentence_end) =
+                sentences.get(mention.sentence as usize).copied().unwrap_or((mention.begin, mention.end));
+            let shown = sentence_end - sentence_begin <= SENTENCE_TEXT_MAX && mention.end <= sentence_end;
+            Self {
+                article_id: tagged.document.article_id.clone(),
+                article_version: tagged.document.article_version,
+                id: mention.id.clone(),
+                entity_type: mention.entity_type.clone(),
+                text: mention.text.clone(),
+                passage: mention.passage,
+                begin: mention.begin,
+                end: mention.end,
+                document_begin: mention.document_begin,
+                document_end: mention.document_end,
+                sentence: mention.sentence,
+                score: mention.score,
+                identifiers: Vec::new(),
+                negated: None,
+                long_form: None,
+                section: passage.section,
+                sentence_begin,
+                sentence_end,
+                sentence_text: shown
+                    .then(|| passage_bytes.1.slice(&passage.text, sentence_begin, sentence_end).to_owned()),
+                model: tagged.model.clone(),
+                source: source.clone(),
+            }
+        })
+    }
+}
+
+fn sentences_of(tagged: &TaggedDocument, passage: usize) -> &[(u32, u32)] {
+    tagged.sentences.get(passage).map_or(&[], Vec::as_slice)
+}
+
+/// Byte offsets of a text's code points; empty for ASCII text, where they are the same.
+#[derive(Default)]
+struct ByteOffsets(Vec<usize>);
+
+impl ByteOffsets {
+    fn new(text: &str) -> Self {
+        if text.is_ascii() {
+            return Self(Vec::new());
+        }
+        Self(text.char_indices().map(|(byte, _)| byte).chain([text.len()]).collect())
+    }
+
+    /// `text[begin..end]` in code points, cut off at the end of the text.
+    fn slice<'t>(&self, text: &'t str, begin: u32, end: u32) -> &'t str {
+        let byte = |point: u32| match self.0.as_slice() {
+            [] => (point as usize).min(text.len()),
+            offsets => offsets[(point as usize).min(offsets.len() - 1)],
+        };
+        &text[byte(begin)..byte(end).max(byte(begin))]
+    }
+}
