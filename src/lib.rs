@@ -5,8 +5,8 @@
 //! sequences into mentions, [`bus`] speaks Kafka, [`worker`] joins them into the exactly-once loop.
 
 pub mod article;
-pub mod config;
 pub mod bus;
+pub mod config;
 pub mod error;
 pub mod model;
 pub mod serve;

@@ -112,9 +112,7 @@ impl Codec {
 
     fn encode<T: Record>(&self, value: &T) -> Result<Vec<u8>, Error> {
         let mut bytes = self.header.to_vec();
-        self.writer
-            .write_ser(&mut bytes, value)
-            .map_err(|e| Error::Encode { schema: T::NAME, reason: brief(&e) })?;
+        self.writer.write_ser(&mut bytes, value).map_err(|e| Error::Encode { schema: T::NAME, reason: brief(&e) })?;
         Ok(bytes)
     }
 

@@ -1,0 +1,237 @@
+//! Applies the topics to a cluster and compares them with it.
+
+use super::kafka::{self, Context};
+use super::topics::Topic;
+use super::{Error, Options};
+use rdkafka::admin::{AdminClient, AdminOptions, ConfigResource, NewTopic, ResourceSpecifier, TopicReplication};
+use rdkafka::error::RDKafkaErrorCode;
+use rdkafka::metadata::Metadata;
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
+
+/// How long one request to the cluster may take.
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(15);
+/// How long a topic may take from its creation until every broker asked knows it.
+const SETTLE_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// Looks after the topics of one cluster.
+pub struct Admin {
+    client: AdminClient<Context>,
+    options: Options,
+}
+
+/// What `create` did for one topic.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Created {
+    /// It is new.
+    New,
+    /// It was there already; nothing about it was changed.
+    Existed,
+}
+
+/// A topic as the cluster has it.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
+pub struct Found {
+    /// Its name.
+    pub name: String,
+    /// Number of partitions.
+    pub partitions: i32,
+    /// Replicas of the partition that has fewest.
+    pub replication: i32,
+    /// The configuration in force, defaults included.
+    pub config: BTreeMap<String, String>,
+}
+
+/// One way in which a cluster differs from a [`Topic`].
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
+pub struct Difference {
+    /// The topic's name.
+    pub topic: String,
+    /// What differs: `topic`, `partitions`, or the name of a configuration entry.
+    pub what: String,
+    /// What should be.
+    pub wanted: String,
+    /// What is.
+    pub found: String,
+}
+
+impl std::fmt::Display for Difference {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}: {} is {}, should be {}", self.topic, self.what, self.found, self.wanted)
+    }
+}
+
+impl Admin {
+    /// Makes the client. The cluster is asked only by the other calls.
+    pub fn new(options: &Options) -> Result<Self, Error> {
+        let config = options.client(&[], &options.producer);
+        let client = kafka::create(config.create_with_context(Context::new(options)))?;
+        Ok(Self { client, options: options.clone() })
+    }
+
+    /// Creates the topics that are missing, and returns when the cluster knows all of them. Safe to run again.
+    ///
+    /// `replication` is the number of replicas; without one the cluster's default holds.
+    pub async fn create(&self, topics: &[Topic], replication: Option<i32>) -> Result<Vec<(String, Created)>, Error> {
+        const CLUSTER_DEFAULT: i32 = -1;
+        let replication = replication.unwrap_or(CLUSTER_DEFAULT);
+        let new_topics: Vec<NewTopic<'_>> = topics
+            .iter()
+            .map(|topic| NewTopic {
+                config: topic.config.iter().map(|(key, value)| (key.as_str(), value.as_str())).collect(),
+                ..NewTopic::new(&topic.name, topic.partitions, TopicReplication::Fixed(replication))
+            })
+            .collect();
+        let results = self.client.create_topics(&new_topics, &admin_options()).await;
+        let mut created = Vec::new();
+        for result in results.map_err(|e| self.failed("creating topics", &e))? {
+            match result {
+                Ok(name) => created.push((name, Created::New)),
+                Err((name, RDKafkaErrorCode::TopicAlreadyExists)) => created.push((name, Created::Existed)),
+                Err((name, code)) => {
+                    return Err(Error::Broker(format!("the topic {name} cannot be created: {code}")));
+                }
+            }
+        }
+        self.wait_until_known(topics).await?;
+        Ok(created)
+    }
+
+    /// Creation is answered by the controller; the brokers learn of it a moment later.
+    async fn wait_until_known(&self, topics: &[Topic]) -> Result<(), Error> {
+        let deadline = Instant::now() + SETTLE_TIMEOUT;
+        loop {
+            let found = partition_counts(&self.metadata()?);
+            let Some(missing) = topics.iter().find(|topic| !found.contains_key(&topic.name)) else { return Ok(()) };
+            if Instant::now() > deadline {
+                return Err(self.no_topic(&missing.name));
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
+
+    /// The named topics as the cluster has them, in this order; those that it does not have are left out.
+    pub async fn find(&self, names: &[&str]) -> Result<Vec<Found>, Error> {
+        let counts = partition_counts(&self.metadata()?);
+        let present: Vec<&str> = names.iter().copied().filter(|name| counts.contains_key(*name)).collect();
+        if present.is_empty() {
+            return Ok(Vec::new());
+        }
+        let specifiers: Vec<_> = present.iter().map(|name| ResourceSpecifier::Topic(name)).collect();
+        let configs = self.client.describe_configs(&specifiers, &admin_options()).await;
+        let configs = configs.map_err(|e| self.failed("reading topic configurations", &e))?;
+        let mut found = Vec::new();
+        for (name, config) in present.into_iter().zip(configs) {
+            let config = config.map_err(|code| {
+                Error::Broker(format!("the configuration of the topic {name} cannot be read: {code}"))
+            })?;
+            let (partitions, replication) = counts[name];
+            found.push(Found { name: name.to_owned(), partitions, replication, config: entries(config) });
+        }
+        Ok(found)
+    }
+
+    /// Every way in which the cluster differs from `topics`; empty where it does not.
+    pub async fn check(&self, topics: &[Topic]) -> Result<Vec<Difference>, Error> {
+        let names: Vec<&str> = topics.iter().map(|topic| topic.name.as_str()).collect();
+        let found = self.find(&names).await?;
+        Ok(topics.iter().flat_map(|topic| differences(topic, found.iter().find(|f| f.name == topic.name))).collect())
+    }
+
+    fn metadata(&self) -> Result<Metadata, Error> {
+        let metadata = self.client.inner().fetch_metadata(None, REQUEST_TIMEOUT);
+        metadata.map_err(|e| self.failed("asking for the topics", &e))
+    }
+
+    /// The error with its likeliest cause: where the client was refused, that says more than a time-out.
+    fn failed(&self, step: &'static str, error: &rdkafka::error::KafkaError) -> Error {
+        if let Err(refused) = self.client.inner().context().check() {
+            return refused;
+        }
+        match Error::kafka(step, error) {
+            Error::Kafka { step, reason, class } => {
+                Error::Kafka { step, reason: format!("{reason} (brokers {})", self.options.bootstrap_servers), class }
+            }
+            other => other,
+        }
+    }
+
+    fn no_topic(&self, topic: &str) -> Error {
+        Error::NoTopic { topic: topic.to_owned(), servers: self.options.bootstrap_servers.clone() }
+    }
+}
+
+fn admin_options() -> AdminOptions {
+    AdminOptions::new().request_timeout(Some(REQUEST_TIMEOUT)).operation_timeout(Some(REQUEST_TIMEOUT))
+}
+
+/// Partitions and least replicas by topic.
+fn partition_counts(metadata: &Metadata) -> BTreeMap<String, (i32, i32)> {
+    let known = metadata.topics().iter().filter(|topic| topic.error().is_none());
+    known
+        .map(|topic| {
+            let replicas = topic.partitions().iter().map(|partition| partition.replicas().len() as i32).min();
+            (topic.name().to_owned(), (topic.partitions().len() as i32, replicas.unwrap_or(0)))
+        })
+        .collect()
+}
+
+fn entries(config: ConfigResource) -> BTreeMap<String, String> {
+    config.entries.into_iter().filter_map(|entry| Some((entry.name, entry.value?))).collect()
+}
+
+fn differences(topic: &Topic, found: Option<&Found>) -> Vec<Difference> {
+    let differs = |what: &str, wanted: String, found: String| Difference {
+        topic: topic.name.clone(),
+        what: what.to_owned(),
+        wanted,
+        found,
+    };
+    let Some(found) = found else {
+        return vec![differs("topic", "there".into(), "missing".into())];
+    };
+    let mut differences = Vec::new();
+    if found.partitions != topic.partitions {
+        differences.push(differs("partitions", topic.partitions.to_string(), found.partitions.to_string()));
+    }
+    for (key, wanted) in &topic.config {
+        let value = found.config.get(key).map_or("unset", String::as_str);
+        if value != wanted {
+            differences.push(differs(key, wanted.clone(), value.to_owned()));
+        }
+    }
+    differences
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::bus::topics;
+
+    #[test]
+    fn every_difference_is_named() {
+        let topic = topics::all(&[]).unwrap().swap_remove(1);
+        let found = Found {
+            name: topic.name.clone(),
+            partitions: topic.partitions,
+            replication: 1,
+            config: topic.config.clone(),
+        };
+        assert_eq!(differences(&topic, Some(&found)), []);
+        assert_eq!(differences(&topic, None)[0].to_string(), "annotations: topic is missing, should be there");
+
+        let mut config = topic.config.clone();
+        config.insert("cleanup.policy".into(), "delete".into());
+        config.remove("max.message.bytes");
+        let found = Found { partitions: 1, config, ..found };
+        let named: Vec<_> = differences(&topic, Some(&found)).iter().map(Difference::to_string).collect();
+        assert_eq!(
+            named,
+            [
+                "annotations: partitions is 1, should be 12",
+                "annotations: cleanup.policy is delete, should be compact",
+                "annotations: max.message.bytes is unset, should be 16777216",
+            ]
+        );
+    }
+}

@@ -1,0 +1,123 @@
+//! What can go wrong between this process and the cluster, and what it means for the worker.
+
+use crate::ErrorClass;
+use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+
+/// An error of the bus.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// An option that cannot be; the message names it.
+    #[error("{0}")]
+    Options(String),
+    /// librdkafka refused a property.
+    #[error("the Kafka property {key} = {value:?} is refused: {reason}")]
+    #[allow(missing_docs)]
+    Property { key: String, value: String, reason: String },
+    /// The cluster did not answer, or its answer was an error.
+    #[error("{step}: {reason}")]
+    #[allow(missing_docs)]
+    Kafka { step: &'static str, reason: String, class: ErrorClass },
+    /// Another producer with the same transactional id has taken over, or the transaction timed out.
+    #[error(
+        "{step}: fenced: another worker has taken over the transactional id {transactional_id:?}, or a transaction \
+         outlived transaction.timeout.ms; give each worker a kafka.transactional_id of its own ({reason})"
+    )]
+    #[allow(missing_docs)]
+    Fenced { step: &'static str, transactional_id: String, reason: String },
+    /// The client cannot prove who it is; waiting does not help.
+    #[error("the brokers at {servers} refuse this client: {reason}; check security.protocol, sasl.* and ssl.*")]
+    #[allow(missing_docs)]
+    Refused { servers: String, reason: String },
+    /// A record that no retry will get onto its topic.
+    #[error("{topic} does not take a record: {reason}")]
+    #[allow(missing_docs)]
+    Unwritable { topic: String, reason: String },
+    /// A record larger than its topic takes.
+    #[error("a record of {bytes} bytes for {topic}, which takes {limit}")]
+    #[allow(missing_docs)]
+    TooLarge { topic: String, bytes: usize, limit: usize },
+    /// A topic that is needed is not there.
+    #[error("there is no topic {topic} at {servers}; `litflow topics create` makes it")]
+    #[allow(missing_docs)]
+    NoTopic { topic: String, servers: String },
+    /// A local broker could not be had.
+    #[error("{0}")]
+    Broker(String),
+}
+
+impl Error {
+    /// What the worker does about it.
+    pub fn class(&self) -> ErrorClass {
+        match self {
+            Self::Kafka { class, .. } => *class,
+            Self::TooLarge { .. } => ErrorClass::Poison,
+            Self::Options(_)
+            | Self::Property { .. }
+            | Self::Fenced { .. }
+            | Self::Refused { .. }
+            | Self::Unwritable { .. }
+            | Self::NoTopic { .. }
+            | Self::Broker(_) => ErrorClass::Fatal,
+        }
+    }
+
+    /// An error of a call outside any transaction.
+    pub(crate) fn kafka(step: &'static str, error: &KafkaError) -> Self {
+        Self::Kafka { step, reason: error.to_string(), class: class_of(error) }
+    }
+}
+
+/// librdkafka's rule for transactions: fatal, else abort, else retriable. Errors of other calls are told
+/// by their code.
+fn class_of(error: &KafkaError) -> ErrorClass {
+    use RDKafkaErrorCode::{
+        AllBrokersDown, BrokerTransportFailure, CoordinatorLoadInProgress, CoordinatorNotAvailable, LeaderNotAvailable,
+        NetworkException, NotCoordinator, NotEnoughReplicas, OperationTimedOut, QueueFull, RequestTimedOut,
+    };
+    if let KafkaError::Transaction(error) = error {
+        return if error.is_fatal() {
+            ErrorClass::Fatal
+        } else if error.txn_requires_abort() {
+            ErrorClass::Abort
+        } else if error.is_retriable() {
+            ErrorClass::Retriable
+        } else {
+            ErrorClass::Fatal
+        };
+    }
+    match error.rdkafka_error_code() {
+        Some(
+            AllBrokersDown
+            | BrokerTransportFailure
+            | CoordinatorLoadInProgress
+            | CoordinatorNotAvailable
+            | LeaderNotAvailable
+            | NetworkException
+            | NotCoordinator
+            | NotEnoughReplicas
+            | OperationTimedOut
+            | QueueFull
+            | RequestTimedOut,
+        ) => ErrorClass::Retriable,
+        _ => ErrorClass::Fatal,
+    }
+}
+
+/// Whether a delivery that failed with this code fails every time: then there is no use in another try.
+pub(crate) fn delivery_is_hopeless(code: RDKafkaErrorCode) -> bool {
+    use RDKafkaErrorCode::{
+        InvalidRecord, InvalidTopic, MessageSizeTooLarge, PolicyViolation, TopicAuthorizationFailed, UnknownPartition,
+        UnknownTopic, UnknownTopicOrPartition,
+    };
+    matches!(
+        code,
+        InvalidRecord
+            | InvalidTopic
+            | MessageSizeTooLarge
+            | PolicyViolation
+            | TopicAuthorizationFailed
+            | UnknownPartition
+            | UnknownTopic
+            | UnknownTopicOrPartition
+    )
+}

@@ -1,0 +1,166 @@
+//! How this process reaches a cluster: the options, and the context that hears what the clients report.
+
+use super::Error;
+use rdkafka::ClientContext;
+use rdkafka::config::{ClientConfig, RDKafkaLogLevel};
+use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+/// How to reach a cluster; the section `kafka` of the configuration.
+///
+/// The three maps take any property of librdkafka by its own name; a more special map wins over
+/// `properties`, and all win over what litflow sets by default. Secrets (`sasl.password`) can be given by
+/// environment: `LITFLOW_KAFKA__PROPERTIES__SASL.PASSWORD`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Options {
+    /// `host:port`, several with commas.
+    pub bootstrap_servers: String,
+    /// The consumer group of the workers.
+    pub group_id: String,
+    /// The producer's transactional id; each worker needs its own, the same after a restart. Without one it
+    /// is `<group_id>-<host name>`, which suits one worker a host and a StatefulSet.
+    pub transactional_id: Option<String>,
+    /// Properties of all clients.
+    pub properties: BTreeMap<String, String>,
+    /// Properties of consumers.
+    pub consumer: BTreeMap<String, String>,
+    /// Properties of producers.
+    pub producer: BTreeMap<String, String>,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            bootstrap_servers: "localhost:9092".into(),
+            group_id: "litflow".into(),
+            transactional_id: None,
+            properties: BTreeMap::new(),
+            consumer: BTreeMap::new(),
+            producer: BTreeMap::new(),
+        }
+    }
+}
+
+impl Options {
+    /// The transactional id in force.
+    pub fn transactional_id(&self) -> String {
+        self.transactional_id.clone().unwrap_or_else(|| format!("{}-{}", self.group_id, host_name()))
+    }
+
+    /// A client's properties: `defaults`, then the user's for all clients, then those in `special`.
+    pub(crate) fn client(&self, defaults: &[(&str, &str)], special: &BTreeMap<String, String>) -> ClientConfig {
+        let mut config = ClientConfig::new();
+        config.set("bootstrap.servers", &self.bootstrap_servers);
+        config.set("client.id", "litflow");
+        config.set_log_level(RDKafkaLogLevel::Info);
+        for (key, value) in defaults {
+            config.set(*key, *value);
+        }
+        for (key, value) in self.properties.iter().chain(special) {
+            config.set(key, value);
+        }
+        config
+    }
+}
+
+fn host_name() -> String {
+    let name = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+    if name.trim().is_empty() { "localhost".into() } else { name.trim().to_owned() }
+}
+
+/// Hears the logs and errors of one client. Most errors are librdkafka's own business: it reconnects by
+/// itself. Those that no waiting heals are kept until somebody asks.
+#[derive(Default)]
+pub struct Context {
+    servers: String,
+    trouble: Mutex<Trouble>,
+}
+
+#[derive(Default)]
+struct Trouble {
+    refused: Option<String>,
+    brokers_down: Option<String>,
+}
+
+impl Context {
+    pub(crate) fn new(options: &Options) -> Self {
+        Self { servers: options.bootstrap_servers.clone(), trouble: Mutex::default() }
+    }
+
+    /// The error that ends the client, if there is one.
+    pub(crate) fn check(&self) -> Result<(), Error> {
+        match &self.trouble().refused {
+            Some(reason) => Err(Error::Refused { servers: self.servers.clone(), reason: reason.clone() }),
+            None => Ok(()),
+        }
+    }
+
+    /// Why no broker can be reached at the moment, if that is so. Clears when [`Context::alive`] is told.
+    pub(crate) fn brokers_down(&self) -> Option<String> {
+        self.trouble().brokers_down.clone()
+    }
+
+    /// A broker has answered.
+    pub(crate) fn alive(&self) {
+        self.trouble().brokers_down = None;
+    }
+
+    fn trouble(&self) -> MutexGuard<'_, Trouble> {
+        self.trouble.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl ClientContext for Context {
+    fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
+        match level {
+            RDKafkaLogLevel::Emerg | RDKafkaLogLevel::Alert | RDKafkaLogLevel::Critical | RDKafkaLogLevel::Error => {
+                tracing::error!(target: "librdkafka", facility, "{message}");
+            }
+            RDKafkaLogLevel::Warning => tracing::warn!(target: "librdkafka", facility, "{message}"),
+            RDKafkaLogLevel::Notice | RDKafkaLogLevel::Info => {
+                tracing::info!(target: "librdkafka", facility, "{message}");
+            }
+            RDKafkaLogLevel::Debug => tracing::debug!(target: "librdkafka", facility, "{message}"),
+        }
+    }
+
+    fn error(&self, error: KafkaError, reason: &str) {
+        use RDKafkaErrorCode::{
+            AllBrokersDown, Authentication, ClusterAuthorizationFailed, GroupAuthorizationFailed, SSL,
+            SaslAuthenticationFailed, TopicAuthorizationFailed, TransactionalIdAuthorizationFailed,
+        };
+        match error.rdkafka_error_code() {
+            Some(
+                Authentication
+                | ClusterAuthorizationFailed
+                | GroupAuthorizationFailed
+                | SSL
+                | SaslAuthenticationFailed
+                | TopicAuthorizationFailed
+                | TransactionalIdAuthorizationFailed,
+            ) => {
+                tracing::error!(target: "litflow::bus", "{error}: {reason}");
+                self.trouble().refused.get_or_insert_with(|| reason.to_owned());
+            }
+            Some(AllBrokersDown) => {
+                tracing::warn!(target: "litflow::bus", "no broker of {} answers: {reason}", self.servers);
+                self.trouble().brokers_down = Some(reason.to_owned());
+            }
+            _ => tracing::warn!(target: "litflow::bus", "{error}: {reason}"),
+        }
+    }
+}
+
+/// Makes a client; a property that is refused is named.
+pub(crate) fn create<T>(made: Result<T, KafkaError>) -> Result<T, Error> {
+    made.map_err(|error| match error {
+        KafkaError::ClientConfig(_, reason, key, value) => {
+            let secret = key.contains("password") || key.contains("secret") || key.contains("jaas");
+            Error::Property { key, value: if secret { "…".into() } else { value }, reason }
+        }
+        other => Error::Options(format!("the Kafka client cannot be made: {other}")),
+    })
+}
