@@ -3,7 +3,7 @@
 //! What is verified is what is used: the files are read once, checked against `manifest.json` where there
 //! is one, and parsed from memory. `docs/model-directory.md` describes the files.
 
-use super::{Config, Error, Weights, pickle, tokenizer};
+use super::{Config, Error, Weights, checkpoint, tokenizer};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use std::collections::BTreeMap;
@@ -120,7 +120,11 @@ impl Directory {
     pub fn weights(&self) -> Result<Weights, Error> {
         let (name, bytes) = self.weights_file()?;
         let file = self.path.join(name);
-        if name == SAFETENSORS { Weights::from_safetensors(bytes, &file) } else { pickle::read_weights(bytes, &file) }
+        if name == SAFETENSORS {
+            Weights::from_safetensors(bytes, &file)
+        } else {
+            checkpoint::read_weights(bytes, &file)
+        }
     }
 
     /// The tokenizer, with truncation and padding switched off. From `tokenizer.json`, or built from

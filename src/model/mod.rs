@@ -1,10 +1,11 @@
 //! Encoders, heads, weights and tokenizers: a model directory on disk becomes a [`Model`] in memory.
 //!
 //! [`directory`] reads and verifies the files; [`config`] and [`labels`] read `config.json`, [`weights`] and
-//! [`pickle`] the tensors, [`tokenizer`] the vocabulary. [`bert`] is the encoder in plain libtorch operators,
+//! `checkpoint` the tensors, [`tokenizer`] the vocabulary. [`bert`] is the encoder in plain libtorch operators,
 //! [`crf`] the head that joins neighbouring labels, [`device`] chooses where it all runs.
 
 pub mod bert;
+mod checkpoint;
 pub mod config;
 pub mod crf;
 pub mod device;

@@ -65,11 +65,12 @@ pub fn from_vocabulary(
         !cased
     });
 
-    let model: WordPiece = serde_json::from_value(serde_json::json!({
+    let model = serde_json::json!({
         "type": "WordPiece", "unk_token": "[UNK]", "continuing_subword_prefix": "##",
         "max_input_chars_per_word": 100, "vocab": ids,
-    }))
-    .map_err(|e| Error::file(file, format!("not a vocabulary: {e}")))?;
+    });
+    let model: WordPiece =
+        serde_json::from_str(&model.to_string()).map_err(|e| Error::file(file, format!("not a vocabulary: {e}")))?;
     let mut tokenizer = Tokenizer::new(model);
     tokenizer
         .with_normalizer(Some(BertNormalizer::new(

@@ -75,7 +75,7 @@ impl Weights {
             return Err(error("holds NaN or infinite values".into()));
         }
         let (kind, device) = self.target;
-        Ok(tensor.f_to_device(device)?.f_to_kind(kind)?)
+        Ok(tensor.f_to_device(device)?.f_to_kind(kind)?.f_contiguous()?)
     }
 }
 
