@@ -5,11 +5,22 @@
 //! worker. A [`Document`] is the tagger's view: the passages in order, title first.
 
 pub mod event;
+mod format;
+mod input;
+mod jsonl;
 mod lines;
+mod pubmed;
 pub mod pubtator;
+mod raw;
+mod reader;
 mod record;
+mod section;
+mod xml;
 
 pub use event::{ArticleEvent, ArticleIds, MeshHeading, Op, Passage, RawDocument, Section};
+pub use format::Format;
+pub use raw::parse_raw;
+pub use reader::{Articles, Progress};
 pub use record::{Options, Position, Reason, RecordError, article_id};
 
 /// The unit of tagging: one version of one article, its passages unaltered.

@@ -1,0 +1,163 @@
+//! From a source's own section names to the fixed list of [`Section`].
+
+use super::Section;
+
+/// First words that decide, in lower case, as prefixes. The first word of a heading that is found here
+/// decides: `Materials and methods`, `RESULTS AND DISCUSSION` (results), `Authors' conclusions`.
+const WORDS: &[(&str, Section)] = &[
+    ("background", Section::Background),
+    ("context", Section::Background),
+    ("importance", Section::Background),
+    ("objective", Section::Objective),
+    ("aim", Section::Objective),
+    ("purpose", Section::Objective),
+    ("goal", Section::Objective),
+    ("hypothes", Section::Objective),
+    ("question", Section::Objective),
+    ("intro", Section::Introduction),
+    ("method", Section::Methods),
+    ("material", Section::Methods),
+    ("experimental", Section::Methods),
+    ("procedure", Section::Methods),
+    ("design", Section::Methods),
+    ("setting", Section::Methods),
+    ("patient", Section::Methods),
+    ("participant", Section::Methods),
+    ("subject", Section::Methods),
+    ("intervention", Section::Methods),
+    ("measurement", Section::Methods),
+    ("outcome", Section::Methods),
+    ("statistic", Section::Methods),
+    ("exposure", Section::Methods),
+    ("data", Section::Methods),
+    ("result", Section::Results),
+    ("finding", Section::Results),
+    ("discussion", Section::Discussion),
+    ("comment", Section::Discussion),
+    ("interpretation", Section::Discussion),
+    ("limitation", Section::Discussion),
+    ("conclusion", Section::Conclusion),
+    ("implication", Section::Conclusion),
+    ("significance", Section::Conclusion),
+    ("relevance", Section::Conclusion),
+    ("summary", Section::Conclusion),
+    ("case", Section::CaseReport),
+    ("ack", Section::Acknowledgements),
+    ("funding", Section::Funding),
+    ("financial", Section::Funding),
+    ("supplement", Section::Supplement),
+    ("supporting", Section::Supplement),
+    ("additional", Section::Supplement),
+    ("append", Section::Appendix),
+    ("abbreviation", Section::Abbreviations),
+    ("keyword", Section::Keywords),
+    ("registration", Section::Other),
+    ("contribution", Section::Other),
+    ("competing", Section::Other),
+    ("conflict", Section::Other),
+    ("disclosure", Section::Other),
+    ("ethic", Section::Other),
+    ("availability", Section::Other),
+];
+
+/// Whole headings that the words would misjudge.
+const HEADINGS: &[(&str, Section)] = &[
+    ("data availability", Section::Other),
+    ("availability of data and materials", Section::Other),
+    ("conflict of interest", Section::Other),
+    ("trial registration", Section::Other),
+    ("study design", Section::Methods),
+    ("main outcomes and measures", Section::Methods),
+    ("main results", Section::Results),
+    ("conclusions and relevance", Section::Conclusion),
+    ("conclusion and significance", Section::Conclusion),
+    ("display objects", Section::Body),
+];
+
+/// Longer headings say what was found (`Patients with low BRCA1 …`), not which section this is.
+const MAX_HEADING_WORDS: usize = 6;
+
+impl Section {
+    /// The section that a heading names (`2. Materials and Methods`, `CONCLUSIONS:`), a label
+    /// (`OBJECTIVE`) or a JATS `sec-type` (`materials|methods`); `None` where it names none.
+    pub fn from_heading(heading: &str) -> Option<Self> {
+        let words: Vec<String> = heading
+            .split(|c: char| !c.is_alphabetic())
+            .filter(|word| !word.is_empty())
+            .take(MAX_HEADING_WORDS + 1)
+            .map(str::to_lowercase)
+            .collect();
+        if words.len() > MAX_HEADING_WORDS {
+            return None;
+        }
+        let heading = words.join(" ");
+        if let Some((_, section)) = HEADINGS.iter().find(|(whole, _)| *whole == heading) {
+            return Some(*section);
+        }
+        let section_of = |word: &String| {
+            let found = WORDS.iter().find(|(prefix, _)| word.starts_with(prefix))?;
+            Some(found.1)
+        };
+        words.iter().find_map(section_of)
+    }
+
+    /// The name in schemas, code and output, `case_report` for example.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Title => "title",
+            Self::Abstract => "abstract",
+            Self::Background => "background",
+            Self::Objective => "objective",
+            Self::Introduction => "introduction",
+            Self::Methods => "methods",
+            Self::Results => "results",
+            Self::Discussion => "discussion",
+            Self::Conclusion => "conclusion",
+            Self::CaseReport => "case_report",
+            Self::Caption => "caption",
+            Self::Table => "table",
+            Self::Keywords => "keywords",
+            Self::Acknowledgements => "acknowledgements",
+            Self::Funding => "funding",
+            Self::Supplement => "supplement",
+            Self::Appendix => "appendix",
+            Self::Abbreviations => "abbreviations",
+            Self::Body => "body",
+            Self::Other => "other",
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn headings_name_sections() {
+        for (heading, section) in [
+            ("BACKGROUND", Some(Section::Background)),
+            ("2. Materials and Methods", Some(Section::Methods)),
+            ("materials|methods", Some(Section::Methods)),
+            ("RESULTS AND DISCUSSION:", Some(Section::Results)),
+            ("intro", Some(Section::Introduction)),
+            ("Authors' conclusions", Some(Section::Conclusion)),
+            ("MAIN OUTCOMES AND MEASURES", Some(Section::Methods)),
+            ("Case presentation", Some(Section::CaseReport)),
+            ("Acknowledgments", Some(Section::Acknowledgements)),
+            ("Data availability", Some(Section::Other)),
+            ("BRCA1 in yeast", None),
+            ("Patients with low BRCA1 levels have poor outcomes", None),
+            ("", None),
+            ("方法", None),
+        ] {
+            assert_eq!(Section::from_heading(heading), section, "{heading}");
+        }
+    }
+
+    #[test]
+    fn the_name_is_the_serialised_name() {
+        for section in [Section::Title, Section::CaseReport, Section::Acknowledgements, Section::Other] {
+            assert_eq!(serde_json::to_value(section).unwrap(), section.name());
+        }
+    }
+}
