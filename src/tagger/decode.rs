@@ -243,8 +243,8 @@ impl<'d> Lattice<'d> {
         let count = self.count;
         let mut label = usize::from(path[words.start]);
         let mut probability = self.forward[words.start * count + label] / self.total;
-        for word in words.start + 1..words.end {
-            let next = usize::from(path[word]);
+        for (word, &next) in path.iter().enumerate().take(words.end).skip(words.start + 1) {
+            let next = usize::from(next);
             let emission = self.emissions[word * count + next] / self.scales[word];
             probability *= self.weights.between[label * count + next] * emission;
             label = next;

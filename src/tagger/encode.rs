@@ -123,7 +123,7 @@ impl SentenceTokenizer {
         let pieces = encoding.get_word_ids().iter().zip(encoding.get_offsets());
         for (piece, (&word_id, &(begin_byte, end_byte))) in pieces.enumerate() {
             // Byte-level tokenizers may cut within a character; a mention never does.
-            let begin = offset + code_points.code_point(text.floor_char_boundary(begin_byte));
+            let begin = offset + code_points.code_point(char_boundary(text, begin_byte));
             let end = offset + code_points.code_point(end_byte);
             match words.last_mut() {
                 // Where one character becomes several words ("…" to "..." under NFKC), they stay one.
@@ -185,12 +185,20 @@ fn cut_before(text: &str, at: usize, floor: usize) -> usize {
     if at >= text.len() {
         return text.len();
     }
-    let at = text.floor_char_boundary(at);
-    let lowest = text.floor_char_boundary(at.saturating_sub(SEGMENT_CONTEXT_BYTES / 2)).max(floor);
+    let at = char_boundary(text, at);
+    let lowest = char_boundary(text, at.saturating_sub(SEGMENT_CONTEXT_BYTES / 2)).max(floor);
     match text[lowest..at].rfind(char::is_whitespace) {
         Some(space) if lowest + space > floor => lowest + space,
         _ => at,
     }
+}
+
+/// The last character boundary at or before byte `at`, which lies within the text.
+fn char_boundary(text: &str, mut at: usize) -> usize {
+    while !text.is_char_boundary(at) {
+        at -= 1;
+    }
+    at
 }
 
 fn windows(pieces: usize, words: &[Word], capacity: usize, overlap: usize) -> Vec<Window> {

@@ -4,11 +4,17 @@
 //! nothing else. A call may wait (that is the back-pressure); dropping the future gives the work up.
 
 pub mod decode;
+mod document;
 pub mod encode;
+pub mod engine;
 pub mod mention;
+mod queue;
 #[cfg(test)]
 mod testing;
+#[cfg(test)]
+mod tests;
 
+pub use engine::{Engine, Options, StartError};
 pub use mention::{Mention, ModelRef, TaggedDocument};
 
 use crate::article::Document;
@@ -46,4 +52,9 @@ impl Error {
             Self::Document(_) => crate::ErrorClass::Poison,
         }
     }
+}
+
+/// Locks; a panic of another holder does not matter, as no state here is half-done between two locks.
+fn lock<T>(mutex: &std::sync::Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
 }
