@@ -33,10 +33,16 @@ struct Reply {
 
 #[derive(Default)]
 struct Found {
-    /// The document and the bounds of its sentences, once it is split.
-    split: Option<(Document, Vec<Vec<(u32, u32)>>)>,
+    /// Set once the document is split.
+    split: Option<Split>,
     spans: Vec<FoundSpan>,
     tokens: u64,
+}
+
+struct Split {
+    document: Document,
+    /// As in [`TaggedDocument::sentences`].
+    sentences: Vec<Vec<(u32, u32)>>,
 }
 
 /// A mention before it is verified; code points into its passage.
@@ -110,7 +116,7 @@ impl Work {
                 }
             }
         }
-        lock(&self.found).split = Some((document, bounds));
+        lock(&self.found).split = Some(Split { document, sentences: bounds });
         self.close_one();
         Ok(())
     }
@@ -251,7 +257,7 @@ impl Segment {
 
 impl Found {
     fn put_together(mut self, model: &LoadedModel) -> Result<TaggedDocument, Error> {
-        let Some((document, sentences)) = self.split else {
+        let Some(Split { document, sentences }) = self.split else {
             return Err(Error::Document("put together before it was split".into()));
         };
         self.spans.sort_by_key(|span| (span.passage, span.begin, span.end));
