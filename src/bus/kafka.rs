@@ -3,6 +3,7 @@
 use super::Error;
 use rdkafka::ClientContext;
 use rdkafka::config::{ClientConfig, RDKafkaLogLevel};
+use rdkafka::consumer::ConsumerContext;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -11,8 +12,8 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 /// How to reach a cluster; the section `kafka` of the configuration.
 ///
 /// The three maps take any property of librdkafka by its own name; a more special map wins over
-/// `properties`, and all win over what litflow sets by default. Secrets (`sasl.password`) can be given by
-/// environment: `LITFLOW_KAFKA__PROPERTIES__SASL.PASSWORD`.
+/// `properties`, and all win over what litflow sets by default, except for what exactly-once rests on.
+/// Secrets can be given by environment: `LITFLOW_KAFKA__PROPERTIES__SASL_PASSWORD` is `sasl.password`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Options {
@@ -48,6 +49,24 @@ impl Options {
     /// The transactional id in force.
     pub fn transactional_id(&self) -> String {
         self.transactional_id.clone().unwrap_or_else(|| format!("{}-{}", self.group_id, host_name()))
+    }
+
+    /// Refuses properties that have a key of their own, or that would break the promises.
+    pub fn check(&self) -> Result<(), Error> {
+        for key in self.properties.keys().chain(self.consumer.keys()).chain(self.producer.keys()) {
+            let way_out = match key.as_str() {
+                "bootstrap.servers" | "metadata.broker.list" => "set kafka.bootstrap_servers",
+                "group.id" => "set kafka.group_id",
+                "transactional.id" => "set kafka.transactional_id",
+                "enable.auto.commit" | "enable.auto.offset.store" => "offsets are committed with the outputs",
+                "enable.partition.eof" => "the worker relies on it",
+                "enable.idempotence" => "the order of a key's records rests on it",
+                "partitioner" => "producers of any language agree on murmur2_random",
+                _ => continue,
+            };
+            return Err(Error::Options(format!("the Kafka property {key} cannot be passed through: {way_out}")));
+        }
+        Ok(())
     }
 
     /// A client's properties: `defaults`, then the user's for all clients, then those in `special`.
@@ -153,6 +172,9 @@ impl ClientContext for Context {
         }
     }
 }
+
+/// For consumers outside a group, which see no rebalance.
+impl ConsumerContext for Context {}
 
 /// Makes a client; a property that is refused is named.
 pub(crate) fn create<T>(made: Result<T, KafkaError>) -> Result<T, Error> {

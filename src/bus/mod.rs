@@ -1,13 +1,19 @@
 //! Kafka: what travels on the topics, and how it gets there exactly once.
 //!
 //! [`codec`] turns values into bytes and back by the schemas in `schemas/`; [`records`] holds their Rust
-//! types. [`topics`] reads the topics from `topics/`, [`admin`] applies them to a cluster. [`kafka`] holds the
-//! connection's options.
+//! types. [`topics`] reads the topics from `topics/`, [`admin`] applies them to a cluster. [`consumer`] and
+//! [`producer`] are the worker's two ends; [`publisher`] and [`reader`] those of everybody else. [`broker`]
+//! starts a broker of one's own. [`kafka`] holds the connection's options.
 
 pub mod admin;
+pub mod broker;
 pub mod codec;
+pub mod consumer;
 mod error;
 pub mod kafka;
+pub mod producer;
+pub mod publisher;
+pub mod reader;
 pub mod records;
 pub mod topics;
 

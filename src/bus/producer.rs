@@ -1,0 +1,321 @@
+//! The worker's producer: records and consumed offsets in one transaction, or, where a cluster has no
+//! transactions, first the records and then the offsets.
+
+use super::consumer::Consumer;
+use super::error::delivery_is_hopeless;
+use super::kafka::{self, Context};
+use super::{Error, Options};
+use crate::ErrorClass;
+use rdkafka::ClientContext;
+use rdkafka::config::RDKafkaLogLevel;
+use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+use rdkafka::message::{DeliveryResult, Message as _, OwnedHeaders};
+use rdkafka::metadata::Metadata;
+use rdkafka::producer::{BaseRecord, Producer as _, ProducerContext, ThreadedProducer};
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+/// One blocking call of the transaction protocol; after it the consumer is polled, and the call made again.
+const CALL_TIMEOUT: Duration = Duration::from_secs(5);
+/// How often the consumer is polled during a wait.
+const KEEP_ALIVE_INTERVAL: Duration = Duration::from_millis(100);
+/// The largest record that any of litflow's topics takes by default.
+pub(super) const MESSAGE_MAX_BYTES: usize = 16 << 20;
+
+/// What a crash may do to the outputs.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Delivery {
+    /// Outputs and offsets commit together.
+    #[default]
+    ExactlyOnce,
+    /// Outputs may be repeated; their ids are the same each time.
+    AtLeastOnce,
+}
+
+/// A record to be sent.
+#[derive(Debug, Clone, Default)]
+pub struct Outgoing {
+    /// Topic.
+    pub topic: String,
+    /// Key; it decides the partition.
+    pub key: Option<Vec<u8>>,
+    /// Value; none is a tombstone.
+    pub value: Option<Vec<u8>>,
+    /// Headers.
+    pub headers: Option<OwnedHeaders>,
+}
+
+impl Outgoing {
+    /// Bytes of key and value.
+    pub fn bytes(&self) -> usize {
+        self.key.as_ref().map_or(0, Vec::len) + self.value.as_ref().map_or(0, Vec::len)
+    }
+}
+
+/// What the producer's defaults are for every producer of litflow.
+pub(super) const DEFAULTS: [(&str, &str); 8] = [
+    ("enable.idempotence", "true"),
+    // As Java clients do it, so that producers of any language agree on a key's partition.
+    ("partitioner", "murmur2_random"),
+    ("compression.type", "lz4"),
+    ("linger.ms", "5"),
+    ("queue.buffering.max.kbytes", "65536"),
+    ("queue.buffering.max.messages", "200000"),
+    ("message.max.bytes", "16777216"), // MESSAGE_MAX_BYTES
+    // Each transaction meets CONCURRENT_TRANSACTIONS once and then waits this long.
+    ("retry.backoff.ms", "5"),
+];
+
+/// The producer of one worker.
+pub struct Producer {
+    client: ThreadedProducer<DeliveryContext>,
+    /// None is at-least-once.
+    transactional_id: Option<String>,
+    open: bool,
+}
+
+#[derive(Default)]
+pub(super) struct DeliveryContext {
+    pub(super) client: Context,
+    failures: Mutex<Failures>,
+}
+
+#[derive(Default)]
+struct Failures {
+    passing: Option<String>,
+    hopeless: Option<(String, String)>,
+}
+
+impl DeliveryContext {
+    pub(super) fn new(options: &Options) -> Self {
+        Self { client: Context::new(options), failures: Mutex::default() }
+    }
+
+    /// The first failure, for a producer whose every record must arrive.
+    pub(super) fn check(&self) -> Result<(), Error> {
+        self.client.check()?;
+        match self.take_failures()? {
+            Some(reason) => Err(Error::Kafka { step: "delivering a record", reason, class: ErrorClass::Fatal }),
+            None => Ok(()),
+        }
+    }
+
+    /// The failures since the last call: the hopeless one as an error that ends the worker.
+    fn take_failures(&self) -> Result<Option<String>, Error> {
+        let failures = std::mem::take(&mut *self.failures.lock().unwrap_or_else(PoisonError::into_inner));
+        match failures.hopeless {
+            Some((topic, reason)) => Err(Error::Unwritable { topic, reason }),
+            None => Ok(failures.passing),
+        }
+    }
+}
+
+impl ClientContext for DeliveryContext {
+    fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
+        self.client.log(level, facility, message);
+    }
+
+    fn error(&self, error: KafkaError, reason: &str) {
+        self.client.error(error, reason);
+    }
+}
+
+impl ProducerContext for DeliveryContext {
+    type DeliveryOpaque = ();
+
+    fn delivery(&self, result: &DeliveryResult<'_>, (): ()) {
+        let Err((error, message)) = result else { return };
+        let code = error.rdkafka_error_code().unwrap_or(RDKafkaErrorCode::Unknown);
+        if matches!(code, RDKafkaErrorCode::PurgeQueue | RDKafkaErrorCode::PurgeInflight) {
+            return; // its transaction was aborted
+        }
+        let mut failures = self.failures.lock().unwrap_or_else(PoisonError::into_inner);
+        if delivery_is_hopeless(code) {
+            failures.hopeless.get_or_insert((message.topic().to_owned(), code.to_string()));
+        } else {
+            failures.passing.get_or_insert(format!("{}: {code}", message.topic()));
+        }
+    }
+}
+
+impl Producer {
+    /// Makes the client. With exactly-once delivery this fences an earlier producer of the same
+    /// transactional id and clears what it left hanging.
+    pub fn new(options: &Options, delivery: Delivery) -> Result<Self, Error> {
+        options.check()?;
+        let transactional_id = (delivery == Delivery::ExactlyOnce).then(|| options.transactional_id());
+        let mut defaults = DEFAULTS.to_vec();
+        if let Some(id) = &transactional_id {
+            defaults.push(("transactional.id", id));
+            // Readers wait this long after a crash; it must outlast the longest transaction.
+            defaults.push(("transaction.timeout.ms", "15000"));
+        }
+        let config = options.client(&defaults, &options.producer);
+        let client = kafka::create(config.create_with_context(DeliveryContext::new(options)))?;
+        let producer = Self { client, transactional_id, open: false };
+        if producer.transactional_id.is_some() {
+            let deadline = Instant::now() + Duration::from_secs(60);
+            producer.again("preparing transactions", Some(deadline), &mut || Ok(()), |client| {
+                client.init_transactions(CALL_TIMEOUT)
+            })?;
+        }
+        Ok(producer)
+    }
+
+    /// The cluster's topics.
+    pub fn metadata(&self) -> Result<Metadata, Error> {
+        let metadata = self.client.client().fetch_metadata(None, CALL_TIMEOUT);
+        metadata.map_err(|e| self.refused_or(Error::kafka("asking for the topics", &e)))
+    }
+
+    /// Opens a transaction, where none is open.
+    pub fn begin(&mut self) -> Result<(), Error> {
+        if !self.open && self.transactional_id.is_some() {
+            self.client.begin_transaction().map_err(|e| self.transaction_error("opening a transaction", &e))?;
+        }
+        self.open = true;
+        Ok(())
+    }
+
+    /// Hands a record over. While the buffer is full the consumer is kept alive.
+    pub fn send(&mut self, record: &Outgoing, consumer: &mut Consumer) -> Result<(), Error> {
+        let mut last_poll = Instant::now();
+        loop {
+            let Err(code) = enqueue(&self.client, record) else { return Ok(()) };
+            if code == RDKafkaErrorCode::QueueFull {
+                std::thread::sleep(Duration::from_millis(1));
+                poll_now_and_then(&mut last_poll, consumer)?;
+                continue;
+            }
+            let error = KafkaError::MessageProduction(code);
+            return Err(match code {
+                RDKafkaErrorCode::MessageSizeTooLarge => {
+                    Error::TooLarge { topic: record.topic.clone(), bytes: record.bytes(), limit: MESSAGE_MAX_BYTES }
+                }
+                RDKafkaErrorCode::Fatal | RDKafkaErrorCode::Fenced => self.fatal("sending a record", &error),
+                _ => match Error::kafka("sending a record", &error) {
+                    // The transaction is in an error state: its abort clears it.
+                    Error::Kafka { step, reason, .. } if self.transactional_id.is_some() => {
+                        Error::Kafka { step, reason, class: ErrorClass::Abort }
+                    }
+                    other => other,
+                },
+            });
+        }
+    }
+
+    /// Commits the records sent and `offsets` (the next ones to be read, by partition). The consumer is kept
+    /// alive meanwhile. An error of class abort asks for [`Producer::abort`] and a rewind.
+    pub fn commit(&mut self, offsets: &BTreeMap<i32, i64>, consumer: &mut Consumer) -> Result<(), Error> {
+        self.wait_for_deliveries(consumer)?;
+        let failed = self.client.context().take_failures()?;
+        if self.transactional_id.is_none() {
+            if let Some(reason) = failed {
+                return Err(Error::Kafka { step: "delivering records", reason, class: ErrorClass::Abort });
+            }
+            consumer.commit(offsets).map_err(|error| match error {
+                Error::Kafka { step, reason, class: _ } => Error::Kafka { step, reason, class: ErrorClass::Abort },
+                other => other,
+            })?;
+            self.open = false;
+            return Ok(());
+        }
+        let list = consumer.list(offsets)?;
+        let metadata = consumer.group_metadata()?;
+        let mut keep_alive = || consumer.keep_alive();
+        self.again("adding offsets to the transaction", None, &mut keep_alive, |client| {
+            client.send_offsets_to_transaction(&list, &metadata, CALL_TIMEOUT)
+        })?;
+        self.again("committing the transaction", None, &mut keep_alive, |client| {
+            client.commit_transaction(CALL_TIMEOUT)
+        })?;
+        self.open = false;
+        Ok(())
+    }
+
+    /// Drops the open transaction.
+    pub fn abort(&mut self, consumer: &mut Consumer) -> Result<(), Error> {
+        let open = std::mem::take(&mut self.open);
+        if open && self.transactional_id.is_some() {
+            self.again("aborting the transaction", None, &mut || consumer.keep_alive(), |client| {
+                client.abort_transaction(CALL_TIMEOUT)
+            })?;
+        }
+        self.client.context().take_failures().map(|_| ())
+    }
+
+    /// `commit_transaction` itself waits in steps of 100 ms while anything is in flight, so the wait is done
+    /// here, finely.
+    fn wait_for_deliveries(&self, consumer: &mut Consumer) -> Result<(), Error> {
+        let mut last_poll = Instant::now();
+        while self.client.in_flight_count() > 0 {
+            self.client.context().client.check()?;
+            std::thread::sleep(Duration::from_micros(500));
+            poll_now_and_then(&mut last_poll, consumer)?;
+        }
+        Ok(())
+    }
+
+    /// librdkafka's rule: a retriable error asks for the same call again.
+    fn again(
+        &self,
+        step: &'static str,
+        deadline: Option<Instant>,
+        keep_alive: &mut dyn FnMut() -> Result<(), Error>,
+        call: impl Fn(&ThreadedProducer<DeliveryContext>) -> Result<(), KafkaError>,
+    ) -> Result<(), Error> {
+        loop {
+            let Err(error) = call(&self.client) else { return Ok(()) };
+            let error = self.transaction_error(step, &error);
+            if error.class() != ErrorClass::Retriable || deadline.is_some_and(|deadline| Instant::now() > deadline) {
+                return Err(error);
+            }
+            self.client.context().client.check()?;
+            tracing::warn!("{error}; again");
+            keep_alive()?;
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+
+    fn transaction_error(&self, step: &'static str, error: &KafkaError) -> Error {
+        let known = Error::kafka(step, error);
+        if known.class() == ErrorClass::Fatal { self.fatal(step, error) } else { known }
+    }
+
+    fn fatal(&self, step: &'static str, error: &KafkaError) -> Error {
+        use RDKafkaErrorCode::{Fenced, FencedInstanceId, InvalidProducerEpoch, ProducerFenced};
+        let (code, reason) = match self.client.client().fatal_error() {
+            Some((code, reason)) => (Some(code), reason),
+            None => (error.rdkafka_error_code(), error.to_string()),
+        };
+        if let Some(Fenced | FencedInstanceId | InvalidProducerEpoch | ProducerFenced) = code {
+            let transactional_id = self.transactional_id.clone().unwrap_or_default();
+            return Error::Fenced { step, transactional_id, reason };
+        }
+        self.refused_or(Error::Kafka { step, reason, class: ErrorClass::Fatal })
+    }
+
+    fn refused_or(&self, error: Error) -> Error {
+        self.client.context().client.check().err().unwrap_or(error)
+    }
+}
+
+/// Puts a record into the client's buffer.
+pub(super) fn enqueue(client: &ThreadedProducer<DeliveryContext>, record: &Outgoing) -> Result<(), RDKafkaErrorCode> {
+    let mut base: BaseRecord<'_, [u8], [u8]> = BaseRecord::to(&record.topic);
+    base.key = record.key.as_deref();
+    base.payload = record.value.as_deref();
+    base.headers = record.headers.clone();
+    client.send(base).map_err(|(error, _)| error.rdkafka_error_code().unwrap_or(RDKafkaErrorCode::Unknown))
+}
+
+fn poll_now_and_then(last_poll: &mut Instant, consumer: &mut Consumer) -> Result<(), Error> {
+    if last_poll.elapsed() > KEEP_ALIVE_INTERVAL {
+        *last_poll = Instant::now();
+        consumer.keep_alive()?;
+    }
+    Ok(())
+}

@@ -1,0 +1,207 @@
+//! Reads any of litflow's topics for somebody to look at: decoded, committed records only, in no group.
+
+use super::codec::{self, Record};
+use super::kafka::{self, Context};
+use super::records::{Annotations, EntityMention, LabeledDocument, ModelVersion};
+use super::{Error, Options, topics};
+use crate::article::ArticleEvent;
+use rdkafka::consumer::{BaseConsumer, Consumer as _};
+use rdkafka::error::KafkaError;
+use rdkafka::message::{Headers as _, Message as _, OwnedMessage};
+use rdkafka::{Offset, TopicPartitionList};
+use serde::Serialize;
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::{Duration, Instant};
+
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Where to begin.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum From {
+    /// With the oldest record.
+    Beginning,
+    /// With what comes from now on.
+    Now,
+    /// With the last so many records of each partition.
+    Last(u32),
+}
+
+/// A record, decoded.
+#[derive(Debug, Clone, Serialize)]
+pub struct Entry {
+    /// Topic.
+    pub topic: String,
+    /// Partition.
+    pub partition: i32,
+    /// Offset.
+    pub offset: i64,
+    /// Milliseconds since the epoch.
+    pub timestamp: Option<i64>,
+    /// The key, where it is UTF-8 with what is not replaced.
+    pub key: Option<String>,
+    /// Headers, read like the key.
+    pub headers: BTreeMap<String, String>,
+    /// The value.
+    pub value: Value,
+}
+
+/// A record's value.
+#[derive(Debug, Clone, Serialize)]
+#[serde(untagged)]
+#[allow(missing_docs)] // the types say it
+pub enum Value {
+    Article(Box<ArticleEvent>),
+    Annotations(Box<Annotations>),
+    Mention(Box<EntityMention>),
+    Labels(Box<LabeledDocument>),
+    Model(Box<ModelVersion>),
+    /// No value: what the key names is gone.
+    Tombstone,
+    /// A value that is not litflow's, or that cannot be decoded.
+    Bytes {
+        /// Its length.
+        bytes: usize,
+        /// Why it is not decoded; none on a topic that carries bytes as consumed.
+        error: Option<String>,
+    },
+}
+
+/// Reads topics record by record.
+pub struct Reader {
+    /// One client a topic: librdkafka reports the end of a partition without the topic's name.
+    topics: Vec<TopicReader>,
+    /// The topic whose turn it is.
+    turn: usize,
+}
+
+struct TopicReader {
+    client: BaseConsumer<Context>,
+    /// Partitions that have not been read to their end.
+    unread: BTreeSet<i32>,
+}
+
+impl Reader {
+    /// Starts reading all partitions of `topics`.
+    pub fn new(options: &Options, topics: &[&str], from: From) -> Result<Self, Error> {
+        options.check()?;
+        let topics = topics.iter().map(|topic| TopicReader::new(options, topic, from)).collect::<Result<_, _>>()?;
+        Ok(Self { topics, turn: 0 })
+    }
+
+    /// The next record of any topic, waiting for it at most `timeout`. Returns early, with none, when
+    /// everything has been read to its end for the first time.
+    pub fn next(&mut self, timeout: Duration) -> Result<Option<Entry>, Error> {
+        const SLICE: Duration = Duration::from_millis(5);
+        let deadline = Instant::now() + timeout;
+        let was_at_end = self.at_end();
+        loop {
+            let left = deadline.saturating_duration_since(Instant::now());
+            let slice = if self.topics.len() == 1 { left } else { left.min(SLICE) };
+            self.turn = (self.turn + 1) % self.topics.len().max(1);
+            let Some(topic) = self.topics.get_mut(self.turn) else { return Ok(None) };
+            if let Some(message) = topic.poll(slice)? {
+                return Ok(Some(entry(&message)));
+            }
+            if Instant::now() >= deadline || self.at_end() != was_at_end {
+                return Ok(None);
+            }
+        }
+    }
+
+    /// Whether every partition has been read to its end once.
+    pub fn at_end(&self) -> bool {
+        self.topics.iter().all(|topic| topic.unread.is_empty())
+    }
+}
+
+impl TopicReader {
+    fn new(options: &Options, topic: &str, from: From) -> Result<Self, Error> {
+        let defaults = [
+            // Partitions are assigned by hand and nothing is committed, but librdkafka wants a name.
+            ("group.id", "litflow-reader"),
+            ("enable.auto.commit", "false"),
+            ("enable.partition.eof", "true"),
+            ("isolation.level", "read_committed"),
+            ("auto.offset.reset", "earliest"),
+        ];
+        let config = options.client(&defaults, &options.consumer);
+        let client: BaseConsumer<Context> = kafka::create(config.create_with_context(Context::new(options)))?;
+        let offset = match from {
+            From::Beginning => Offset::Beginning,
+            From::Now => Offset::End,
+            From::Last(count) => Offset::OffsetTail(count.into()),
+        };
+        let unread: BTreeSet<i32> = partitions(&client, topic, options)?.into_iter().collect();
+        let mut assignment = TopicPartitionList::new();
+        for &partition in &unread {
+            assignment
+                .add_partition_offset(topic, partition, offset)
+                .map_err(|e| Error::kafka("choosing where to begin", &e))?;
+        }
+        client.assign(&assignment).map_err(|e| Error::kafka("starting to read", &e))?;
+        Ok(Self { client, unread })
+    }
+
+    fn poll(&mut self, timeout: Duration) -> Result<Option<OwnedMessage>, Error> {
+        self.client.context().check()?;
+        match self.client.poll(timeout) {
+            Some(Ok(message)) => Ok(Some(message.detach())),
+            Some(Err(KafkaError::PartitionEOF(partition))) => {
+                self.unread.remove(&partition);
+                Ok(None)
+            }
+            Some(Err(error @ KafkaError::MessageConsumptionFatal(_))) => Err(Error::kafka("reading", &error)),
+            Some(Err(_)) | None => Ok(None),
+        }
+    }
+}
+
+fn partitions(client: &BaseConsumer<Context>, topic: &str, options: &Options) -> Result<Vec<i32>, Error> {
+    let metadata = client.fetch_metadata(Some(topic), REQUEST_TIMEOUT);
+    let metadata = metadata.map_err(|e| {
+        client.client().context().check().err().unwrap_or_else(|| Error::kafka("asking for the topic's partitions", &e))
+    })?;
+    let partitions: Vec<i32> = metadata
+        .topics()
+        .iter()
+        .filter(|found| found.name() == topic && found.error().is_none())
+        .flat_map(|found| found.partitions().iter().map(|partition| partition.id()))
+        .collect();
+    if partitions.is_empty() {
+        return Err(Error::NoTopic { topic: topic.to_owned(), servers: options.bootstrap_servers.clone() });
+    }
+    Ok(partitions)
+}
+
+fn entry(message: &OwnedMessage) -> Entry {
+    let headers = message.headers().map(|headers| {
+        let text = |value: Option<&[u8]>| String::from_utf8_lossy(value.unwrap_or_default()).into_owned();
+        headers.iter().map(|header| (header.key.to_owned(), text(header.value))).collect()
+    });
+    Entry {
+        topic: message.topic().to_owned(),
+        partition: message.partition(),
+        offset: message.offset(),
+        timestamp: message.timestamp().to_millis(),
+        key: message.key().map(|key| String::from_utf8_lossy(key).into_owned()),
+        headers: headers.unwrap_or_default(),
+        value: decode(message.topic(), message.payload()),
+    }
+}
+
+/// The value of a record on `topic`.
+pub fn decode(topic: &str, payload: Option<&[u8]>) -> Value {
+    fn typed<T: Record>(bytes: &[u8], wrap: impl Fn(Box<T>) -> Value) -> Result<Value, codec::Error> {
+        T::decode(bytes).map(|value| wrap(Box::new(value)))
+    }
+    let Some(bytes) = payload else { return Value::Tombstone };
+    let decoded = match topics::value_schema(topic) {
+        Some(ArticleEvent::NAME) => typed(bytes, Value::Article),
+        Some(Annotations::NAME) => typed(bytes, Value::Annotations),
+        Some(EntityMention::NAME) => typed(bytes, Value::Mention),
+        Some(LabeledDocument::NAME) => typed(bytes, Value::Labels),
+        Some(ModelVersion::NAME) => typed(bytes, Value::Model),
+        _ => return Value::Bytes { bytes: bytes.len(), error: None },
+    };
+    decoded.unwrap_or_else(|error| Value::Bytes { bytes: bytes.len(), error: Some(error.to_string()) })
+}
