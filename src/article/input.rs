@@ -24,6 +24,12 @@ impl Input {
         let head = read_head(&mut reader, HEAD)?;
         Ok(Self { reader: Box::new(Cursor::new(head.clone()).chain(reader)), head })
     }
+
+    /// Whether it begins like XML.
+    pub(crate) fn is_xml(&self) -> bool {
+        let head = self.head.strip_prefix(b"\xEF\xBB\xBF").unwrap_or(&self.head);
+        head.trim_ascii_start().starts_with(b"<")
+    }
 }
 
 /// Opens a file, or stdin for `-`. gzip, also of several members, is known by its first bytes.
@@ -34,7 +40,7 @@ pub(crate) fn open(path: &Path, consumed: Arc<AtomicU64>) -> io::Result<Input> {
     let magic = read_head(&mut stored, 2)?;
     let is_gzip = magic == b"\x1F\x8B";
     let stored = Cursor::new(magic).chain(stored);
-    let mut reader: Box<dyn BufRead + Send> = if is_gzip {
+    let reader: Box<dyn BufRead + Send> = if is_gzip {
         Box::new(BufReader::with_capacity(BUFFER, MultiGzDecoder::new(stored)))
     } else {
         Box::new(stored)

@@ -80,7 +80,10 @@ impl LinePassage {
 /// # Errors
 /// What is no JSON object of the shape above, or has no `id`. `id` holds the id as soon as it is known.
 pub(crate) fn parse(line: &[u8], id: &mut Option<String>) -> Result<ArticleEvent, Reason> {
-    let line: Line = serde_json::from_slice(line).map_err(|error| Reason::malformed(error.to_string()))?;
+    let line: Line = serde_json::from_slice(line).map_err(|error| {
+        // serde_json counts lines in what it was given, which is one.
+        Reason::malformed(error.to_string().replace(" at line 1 column", " at column"))
+    })?;
     let raw_id = line.id.map(Id::into_text).unwrap_or_default();
     if raw_id.trim().is_empty() {
         return Err(Reason::malformed("no `id`"));

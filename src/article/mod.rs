@@ -4,9 +4,11 @@
 //! either parsed already (title and passages) or a raw document with its content type, parsed by the
 //! worker. A [`Document`] is the tagger's view: the passages in order, title first.
 
+mod bioc;
 pub mod event;
 mod format;
 mod input;
+mod jats;
 mod jsonl;
 mod lines;
 mod pubmed;

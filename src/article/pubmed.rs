@@ -178,9 +178,9 @@ impl Citation {
                 }
                 "PublicationType" => self.event.publication_types.extend(text(record)?),
                 "PubDate" => self.issue_date = date(record)?.or(self.issue_date.take()),
-                "ArticleDate" | "ContributionDate" => {
-                    self.electronic_date = date(record)?.or(self.electronic_date.take());
-                }
+                // A chapter's own date comes after that of its book, and counts more.
+                "ContributionDate" => self.issue_date = date(record)?.or(self.issue_date.take()),
+                "ArticleDate" => self.electronic_date = date(record)?.or(self.electronic_date.take()),
                 "DateRevised" => self.event.revised = date(record)?,
                 "ELocationID" | "ArticleId" => self.article_id(record, &child)?,
                 "MeshHeading" => self.mesh_heading(record)?,

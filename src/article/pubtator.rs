@@ -89,6 +89,8 @@ pub struct Reader<R> {
     max_record_bytes: usize,
     /// A title line that ended the document before it.
     pending: Option<String>,
+    /// The line on which the document last read begins.
+    first_line: u64,
     ended: bool,
 }
 
@@ -100,8 +102,14 @@ impl<R: BufRead> Reader<R> {
             file: file.into(),
             max_record_bytes: options.max_record_bytes,
             pending: None,
+            first_line: 0,
             ended: false,
         }
+    }
+
+    /// The line on which the document last read begins.
+    pub(crate) fn document_line(&self) -> u64 {
+        self.first_line
     }
 
     fn error(&self, id: Option<&str>, reason: Reason) -> RecordError {
@@ -211,6 +219,7 @@ impl<R: BufRead> Iterator for Reader<R> {
                 }
             },
         };
+        self.first_line = self.lines.number();
         let document = self.read_document(&first);
         if let Err(error) = &document {
             self.skip_after(error);

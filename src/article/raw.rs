@@ -1,8 +1,8 @@
 //! Events that carry a document in its source's own format, parsed by the worker.
 
 use super::format::Format;
-use super::reader::{check_content, read_events};
-use super::record::{Options, Reason, RecordError};
+use super::reader::read_events;
+use super::record::{Options, Reason, RecordError, with_content};
 use super::{ArticleEvent, ArticleIds, Op};
 
 /// Parses an event's raw document, if it has one, into title and passages.
@@ -19,7 +19,7 @@ pub fn parse_raw(mut event: ArticleEvent, options: &Options) -> Result<ArticleEv
     let error = |reason| RecordError { file: "event".into(), position: None, id: Some(id.clone()), reason };
     let raw = match event.raw.take() {
         Some(raw) if event.op == Op::Upsert => raw,
-        _ => return check_content(&event).map(|()| event).map_err(error),
+        _ => return with_content(event).map_err(error),
     };
     if raw.bytes.len() > options.max_record_bytes {
         return Err(error(Reason::TooLong { limit: options.max_record_bytes }));

@@ -16,10 +16,10 @@
 
 use super::format::Format;
 use super::lines::Lines;
-use super::record::{Options, Position, Reason, RecordError, article_id};
+use super::record::{Options, Position, Reason, RecordError, article_id, with_content};
 use super::xml::articles::{Dialect, XmlArticles};
-use super::{ArticleEvent, Op, Passage, Section};
-use super::{input, jsonl, pubmed, pubtator};
+use super::{ArticleEvent, Passage, Section};
+use super::{bioc, input, jats, jsonl, pubmed, pubtator};
 use std::collections::VecDeque;
 use std::io::{BufRead, Read};
 use std::path::{Path, PathBuf};
@@ -140,43 +140,29 @@ fn items(input: input::Input, format: Format, file: String, text_id: String, opt
     let xml = |dialect: &'static Dialect, input: input::Input, file: String| -> Items {
         Box::new(XmlArticles::new(input.reader, file, dialect, &input.head, options))
     };
-    let items: Items = match format {
-        Format::Pubmed => xml(&pubmed::DIALECT, input, file.clone()),
-        Format::Jats | Format::Bioc => Box::new(std::iter::once(Err(RecordError {
-            file: file.clone(),
-            position: None,
-            id: None,
-            reason: Reason::Format(format!("{format} is not read yet")),
-        }))),
+    match format {
+        Format::Pubmed => xml(&pubmed::DIALECT, input, file),
+        Format::Jats => xml(&jats::DIALECT, input, file),
+        Format::Bioc if input.is_xml() => xml(&bioc::DIALECT, input, file),
+        Format::Bioc => Box::new(bioc::JsonDocuments::new(input.reader, file, options)),
         Format::Pubtator => {
-            let documents = pubtator::Reader::new(input.reader, file.clone(), options);
-            Box::new(documents.map(|document| document.map(pubtator::PubtatorDocument::into_event)))
-        }
-        Format::Jsonl => Box::new(JsonLines { lines: Lines::new(input.reader, max), file: file.clone(), ended: false }),
-        Format::Text => {
-            let file = file.clone();
-            Box::new(std::iter::once_with(move || {
-                let event = read_text(input.reader, &text_id, max);
-                event.map_err(|reason| RecordError { file, position: None, id: Some(text_id), reason })
+            let mut documents = pubtator::Reader::new(input.reader, file.clone(), options);
+            Box::new(std::iter::from_fn(move || {
+                let document = documents.next()?;
+                Some(document.and_then(|document| {
+                    let id = document.id.clone();
+                    let position = Some(Position::Line(documents.document_line()));
+                    let event = with_content(document.into_event());
+                    event.map_err(|reason| RecordError { file: file.clone(), position, id: Some(id), reason })
+                }))
             }))
         }
-    };
-    Box::new(items.map(move |item| {
-        let event = item?;
-        match check_content(&event) {
-            Ok(()) => Ok(event),
-            Err(reason) => Err(RecordError { file: file.clone(), position: None, id: Some(event.id), reason }),
-        }
-    }))
-}
-
-/// Refuses an article in which there is nothing to read.
-pub(super) fn check_content(event: &ArticleEvent) -> Result<(), Reason> {
-    let texts = event.title.iter().chain(event.passages.iter().map(|passage| &passage.text));
-    if event.op == Op::Upsert && texts.into_iter().all(|text| text.trim().is_empty()) {
-        return Err(Reason::malformed("the article has neither title nor text"));
+        Format::Jsonl => Box::new(JsonLines { lines: Lines::new(input.reader, max), file, ended: false }),
+        Format::Text => Box::new(std::iter::once_with(move || {
+            let event = read_text(input.reader, &text_id, max);
+            event.map_err(|reason| RecordError { file, position: None, id: Some(text_id), reason })
+        })),
     }
-    Ok(())
 }
 
 struct JsonLines<R> {
@@ -196,7 +182,7 @@ impl<R: BufRead> Iterator for JsonLines<R> {
             let mut id = None;
             let result = match self.lines.next_line()? {
                 Ok(line) if line.trim().is_empty() => continue,
-                Ok(line) => jsonl::parse(line.as_bytes(), &mut id),
+                Ok(line) => jsonl::parse(line.as_bytes(), &mut id).and_then(with_content),
                 Err(reason) => Err(reason),
             };
             return Some(result.map_err(|reason| {
@@ -226,5 +212,5 @@ fn read_text(reader: impl Read, id: &str, max_bytes: usize) -> Result<ArticleEve
     let text = std::str::from_utf8(&bytes).map_err(Reason::not_utf8)?;
     let mut event = ArticleEvent::new(id, "text");
     event.passages.push(Passage::new(Section::Body, text.strip_prefix('\u{FEFF}').unwrap_or(text)));
-    Ok(event)
+    with_content(event)
 }

@@ -1,11 +1,12 @@
 //! What goes wrong with one record of an input, and how much of a record is taken.
 
+use super::{ArticleEvent, Op};
 use crate::error::ErrorClass;
-use serde::{Deserialize, Serialize};
+use serde::Deserialize;
 use std::{fmt, io};
 
 /// How much is taken from an input before it is refused.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Options {
     /// Longest record (one citation, one article, one line, one text file) in bytes as it stands in
@@ -115,6 +116,15 @@ impl fmt::Display for RecordError {
         }
         write!(f, ": {}", self.reason)
     }
+}
+
+/// The event, unless there is nothing to read in the article.
+pub(crate) fn with_content(event: ArticleEvent) -> Result<ArticleEvent, Reason> {
+    let mut texts = event.title.iter().chain(event.passages.iter().map(|passage| &passage.text));
+    if event.op == Op::Upsert && texts.all(|text| text.trim().is_empty()) {
+        return Err(Reason::malformed("the article has neither title nor text"));
+    }
+    Ok(event)
 }
 
 /// The article id for what a source calls its record: the id itself where it is a CURIE already

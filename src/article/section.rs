@@ -2,8 +2,9 @@
 
 use super::Section;
 
-/// First words that decide, in lower case, as prefixes. The first word of a heading that is found here
-/// decides: `Materials and methods`, `RESULTS AND DISCUSSION` (results), `Authors' conclusions`.
+/// Words that decide, in lower case, also with a plural's `s`; those with `*` as prefixes. The first word
+/// of a heading that is found here decides: `Materials and methods`, `RESULTS AND DISCUSSION` (results),
+/// `Authors' conclusions`.
 const WORDS: &[(&str, Section)] = &[
     ("background", Section::Background),
     ("context", Section::Background),
@@ -12,9 +13,10 @@ const WORDS: &[(&str, Section)] = &[
     ("aim", Section::Objective),
     ("purpose", Section::Objective),
     ("goal", Section::Objective),
-    ("hypothes", Section::Objective),
+    ("hypothes*", Section::Objective),
     ("question", Section::Objective),
     ("intro", Section::Introduction),
+    ("introduction", Section::Introduction),
     ("method", Section::Methods),
     ("material", Section::Methods),
     ("experimental", Section::Methods),
@@ -27,7 +29,7 @@ const WORDS: &[(&str, Section)] = &[
     ("intervention", Section::Methods),
     ("measurement", Section::Methods),
     ("outcome", Section::Methods),
-    ("statistic", Section::Methods),
+    ("statistic*", Section::Methods),
     ("exposure", Section::Methods),
     ("data", Section::Methods),
     ("result", Section::Results),
@@ -42,13 +44,13 @@ const WORDS: &[(&str, Section)] = &[
     ("relevance", Section::Conclusion),
     ("summary", Section::Conclusion),
     ("case", Section::CaseReport),
-    ("ack", Section::Acknowledgements),
+    ("acknowledg*", Section::Acknowledgements),
     ("funding", Section::Funding),
     ("financial", Section::Funding),
-    ("supplement", Section::Supplement),
+    ("supplement*", Section::Supplement),
     ("supporting", Section::Supplement),
     ("additional", Section::Supplement),
-    ("append", Section::Appendix),
+    ("append*", Section::Appendix),
     ("abbreviation", Section::Abbreviations),
     ("keyword", Section::Keywords),
     ("registration", Section::Other),
@@ -56,7 +58,7 @@ const WORDS: &[(&str, Section)] = &[
     ("competing", Section::Other),
     ("conflict", Section::Other),
     ("disclosure", Section::Other),
-    ("ethic", Section::Other),
+    ("ethic*", Section::Other),
     ("availability", Section::Other),
 ];
 
@@ -94,11 +96,12 @@ impl Section {
         if let Some((_, section)) = HEADINGS.iter().find(|(whole, _)| *whole == heading) {
             return Some(*section);
         }
-        let section_of = |word: &String| {
-            let found = WORDS.iter().find(|(prefix, _)| word.starts_with(prefix))?;
-            Some(found.1)
+        let is_word = |word: &str, known: &str| match known.strip_suffix('*') {
+            Some(prefix) => word.starts_with(prefix),
+            None => word.strip_prefix(known).is_some_and(|rest| rest.is_empty() || rest == "s"),
         };
-        words.iter().find_map(section_of)
+        let section_of = |word: &String| WORDS.iter().find(|(known, _)| is_word(word, known));
+        words.iter().find_map(section_of).map(|(_, section)| *section)
     }
 
     /// The name in schemas, code and output, `case_report` for example.
@@ -146,6 +149,7 @@ mod tests {
             ("Acknowledgments", Some(Section::Acknowledgements)),
             ("Data availability", Some(Section::Other)),
             ("BRCA1 in yeast", None),
+            ("Casein kinases", None),
             ("Patients with low BRCA1 levels have poor outcomes", None),
             ("", None),
             ("方法", None),

@@ -3,7 +3,7 @@
 use super::split::{Piece, Splitter};
 use crate::article::ArticleEvent;
 use crate::article::format::root_element;
-use crate::article::record::{Options, Position, Reason, RecordError};
+use crate::article::record::{Options, Position, Reason, RecordError, with_content};
 use quick_xml::events::Event;
 use regex::bytes::Regex;
 use std::collections::VecDeque;
@@ -140,7 +140,9 @@ impl<R: Read> Iterator for XmlArticles<R> {
                 Ok(Some(Piece::Record { position, bytes })) => {
                     self.any_record = true;
                     let mut id = None;
-                    match (self.dialect.parse)(&bytes, &self.options, &mut id) {
+                    let events = (self.dialect.parse)(&bytes, &self.options, &mut id)
+                        .and_then(|events| events.into_iter().map(with_content).collect::<Result<Vec<_>, _>>());
+                    match events {
                         Ok(events) => self.queue.extend(events),
                         Err(reason) => {
                             let id = id.or_else(|| self.find_id(&bytes));

@@ -9,11 +9,11 @@ use crate::article::record::Reason;
 use quick_xml::events::BytesStart;
 
 /// Appends the formula that is the innermost open element (`math`).
-pub(super) fn formula(record: &mut Record<'_>, builder: &mut TextBuilder) -> Result<(), Reason> {
+pub(crate) fn formula(record: &mut Record<'_>, builder: &mut TextBuilder) -> Result<(), Reason> {
     let text = row(record)?;
-    builder.boundary();
+    builder.begin();
     builder.push(&text);
-    builder.boundary();
+    builder.end();
     Ok(())
 }
 

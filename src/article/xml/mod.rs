@@ -2,7 +2,7 @@
 //! into text (`text`, `mathml`); `articles` iterates over an input.
 
 pub(crate) mod articles;
-mod mathml;
+pub(crate) mod mathml;
 pub(crate) mod split;
 pub(crate) mod text;
 
@@ -115,6 +115,21 @@ impl<'a> Record<'a> {
             }
         }
         Ok(value.finish())
+    }
+
+    /// The text of the innermost open element to the character (line ends as XML has them, `\n`).
+    pub(crate) fn verbatim(&mut self) -> Result<String, Reason> {
+        let mut text = String::new();
+        while let Some(node) = self.next_inside()? {
+            match node {
+                Node::Text(part) if part.contains('\r') && part.len() > 1 => {
+                    text.push_str(&part.replace("\r\n", "\n").replace('\r', "\n"));
+                }
+                Node::Text(part) => text.push_str(&part),
+                Node::Start(_) => text.push_str(&self.verbatim()?),
+            }
+        }
+        Ok(text)
     }
 
     /// An error about the place just read.

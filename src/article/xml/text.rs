@@ -13,12 +13,16 @@ pub(crate) struct TextBuilder {
 }
 
 /// What stands between the text so far and the text to come.
-#[derive(Default, Clone, Copy, PartialEq, PartialOrd)]
+#[derive(Default, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Gap {
     #[default]
     None,
     /// A space if two words would grow together otherwise.
-    Boundary,
+    Words,
+    /// The begin of a formula or a mark: it does not grow together with a word before it.
+    Begin,
+    /// The end of a formula or a mark: a word does not grow together with it.
+    End,
     /// A space.
     Space,
 }
@@ -46,13 +50,15 @@ impl TextBuilder {
     }
 
     fn push_run(&mut self, run: &str) {
+        let left = self.text.chars().next_back();
+        let right = run.chars().next();
+        let is_word = |c: Option<char>| c.is_some_and(char::is_alphanumeric);
         let needs_space = match self.gap {
             Gap::None => false,
-            Gap::Space => !self.text.is_empty(),
-            Gap::Boundary => {
-                let left = self.text.chars().next_back().is_some_and(char::is_alphanumeric);
-                left && run.chars().next().is_some_and(char::is_alphanumeric)
-            }
+            Gap::Words => is_word(left) && is_word(right),
+            Gap::Begin => is_word(left) && (is_word(right) || right.is_some_and(|c| "([{√".contains(c))),
+            Gap::End => left.is_some_and(|c| !"([{/".contains(c)) && is_word(right),
+            Gap::Space => left.is_some(),
         };
         if needs_space {
             self.text.push(' ');
@@ -63,9 +69,17 @@ impl TextBuilder {
 
     /// Words before and after this place do not grow together.
     pub(crate) fn boundary(&mut self) {
-        if self.gap == Gap::None {
-            self.gap = Gap::Boundary;
-        }
+        self.gap = self.gap.max(Gap::Words);
+    }
+
+    /// A formula or a mark begins at this place: `the<math>x</math>` becomes `the x`.
+    pub(crate) fn begin(&mut self) {
+        self.gap = self.gap.max(Gap::Begin);
+    }
+
+    /// A formula or a mark ends at this place: `<math>Ca2+</math>rose` becomes `Ca2+ rose`.
+    pub(crate) fn end(&mut self) {
+        self.gap = self.gap.max(Gap::End);
     }
 
     /// There is a space at this place.
@@ -118,12 +132,12 @@ pub(crate) fn inline(
                 Joint::LeftOut => record.skip(&start)?,
                 Joint::Math => mathml::formula(record, builder)?,
                 inner => {
-                    inner.apply(builder);
+                    inner.begin(builder);
                     open.push(inner);
                 }
             },
             None => match open.pop() {
-                Some(inner) => inner.apply(builder),
+                Some(inner) => inner.end(builder),
                 None => return Ok(()),
             },
         }
@@ -131,11 +145,20 @@ pub(crate) fn inline(
 }
 
 impl Joint {
-    /// The gap that this joint leaves at an element's begin and end.
-    pub(crate) fn apply(self, builder: &mut TextBuilder) {
+    /// The gap that this joint leaves at an element's begin.
+    pub(crate) fn begin(self, builder: &mut TextBuilder) {
         match self {
             Self::Glued | Self::LeftOut => {}
-            Self::Boundary | Self::Math => builder.boundary(),
+            Self::Boundary | Self::Math => builder.begin(),
+            Self::Spaced => builder.space(),
+        }
+    }
+
+    /// The gap that this joint leaves at an element's end.
+    pub(crate) fn end(self, builder: &mut TextBuilder) {
+        match self {
+            Self::Glued | Self::LeftOut => {}
+            Self::Boundary | Self::Math => builder.end(),
             Self::Spaced => builder.space(),
         }
     }
@@ -175,6 +198,8 @@ mod tests {
             (" \n a \t\r\n b\u{A0} c ", "a b\u{A0} c"),
             ("&lt;i&gt; &#946;-&#x3b1; &minus;&amp;", "<i> β-α −&"),
             ("a<!-- no -->b<?pi no?>c<![CDATA[<d>&amp;]]>", "abc<d>&amp;"),
+            ("(<math>x</math>), TGF-<math>β</math>-like", "(x), TGF-β-like"),
+            ("of<math>NO<mo>-</mo></math>rose", "of NO- rose"),
             ("", ""),
         ] {
             assert_eq!(text_of(xml), text, "{xml}");
@@ -193,9 +218,9 @@ mod tests {
                 "the 14C ion",
             ),
             ("<mml:mfrac><mml:mi>x</mml:mi><mml:mn>2</mml:mn></mml:mfrac>", "the x/2 ion"),
-            ("<mml:msqrt><mml:mi>x</mml:mi></mml:msqrt>", "the√x ion"),
+            ("<mml:msqrt><mml:mi>x</mml:mi></mml:msqrt>", "the √x ion"),
             ("<mml:semantics><mml:mi>x</mml:mi><mml:annotation>\\x</mml:annotation></mml:semantics>", "the x ion"),
-            ("<mml:mfenced><mml:mi>x</mml:mi><mml:mi>y</mml:mi></mml:mfenced>", "the(x,y)ion"),
+            ("<mml:mfenced><mml:mi>x</mml:mi><mml:mi>y</mml:mi></mml:mfenced>", "the (x,y) ion"),
             (
                 "<mml:mtable><mml:mtr><mml:mtd><mml:mn>1</mml:mn></mml:mtd><mml:mtd><mml:mn>0</mml:mn></mml:mtd></mml:mtr></mml:mtable>",
                 "the 1 0 ion",
