@@ -17,6 +17,17 @@ fn stdout(command: &mut Command) -> String {
     String::from_utf8(command.assert().success().get_output().stdout.clone()).unwrap()
 }
 
+/// The tiny model with random weights that the model's own tests load.
+const MODEL: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/bert/ner");
+const PUBTATOR: &str =
+    "12345|t|BRCA1 in breast cancer\n12345|a|Loss of BRCA1 \u{1d6fc}-causes cancer.\n12345\t0\t5\tBRCA1\tGene\t672\n\n";
+
+fn tag(arguments: &[&str], stdin: &str) -> Command {
+    let mut command = litflow();
+    command.args(["tag", "--model", MODEL, "--precision", "fp32"]).args(arguments).write_stdin(stdin);
+    command
+}
+
 fn stderr_of_failure(command: &mut Command, code: i32) -> String {
     String::from_utf8(command.assert().code(code).get_output().stderr.clone()).unwrap()
 }
@@ -25,7 +36,7 @@ fn stderr_of_failure(command: &mut Command, code: i32) -> String {
 fn every_command_has_help_with_an_example() {
     let top = stdout(litflow().arg("--help"));
     assert!(top.contains("Exit codes:"), "{top}");
-    for command in ["config"] {
+    for command in ["ingest", "tag", "tail", "topics", "config"] {
         assert!(top.contains(&format!("  {command} ")), "{command} is not in the list: {top}");
         let help = stdout(litflow().args([command, "--help"]));
         assert!(help.contains(&format!("  litflow {command}")), "no example: {help}");
@@ -66,4 +77,116 @@ fn configuration_is_shown_with_its_origins() {
     assert_eq!(json["origins"]["log.level"], "--log-level");
     let defaults = stdout(litflow().args(["config", "default"]));
     assert_eq!(defaults, litflow::config::DEFAULT_TOML);
+}
+
+#[test]
+fn tag_writes_json_lines_in_input_order() {
+    let texts: Vec<String> = (0..50)
+        .map(|i| {
+            serde_json::json!({"id": i.to_string(), "title": "A title", "text": "Word ".repeat(i + 1)}).to_string()
+        })
+        .collect();
+    let lines = stdout(&mut tag(&["-", "--from", "jsonl"], &texts.join("\n")));
+    let lines: Vec<serde_json::Value> = lines.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    assert_eq!(lines.len(), 50);
+    for (i, line) in lines.iter().enumerate() {
+        assert_eq!(line["article_id"], format!("jsonl:{i}"));
+        assert_eq!(line["passages"][0]["section"], "title");
+        assert_eq!(line["passages"][1]["offset"], 8);
+        assert_eq!(line["passages"][1]["text"].as_str().unwrap().matches("Word").count(), i + 1);
+        assert!(line["model"]["digest"].as_str().unwrap().starts_with("sha256:"));
+        for mention in line["mentions"].as_array().unwrap() {
+            let passage = line["passages"][mention["passage"].as_u64().unwrap() as usize]["text"].as_str().unwrap();
+            let (begin, end) = (mention["begin"].as_u64().unwrap() as usize, mention["end"].as_u64().unwrap() as usize);
+            let selected: String = passage.chars().skip(begin).take(end - begin).collect();
+            assert_eq!(mention["text"], selected);
+        }
+    }
+}
+
+#[test]
+fn tag_keeps_pubtator_lines_and_ignores_their_annotations() {
+    let written = stdout(&mut tag(&["-", "--to", "pubtator"], PUBTATOR));
+    let mut lines = written.lines();
+    assert_eq!(lines.next(), Some("12345|t|BRCA1 in breast cancer"));
+    assert_eq!(lines.next(), Some("12345|a|Loss of BRCA1 \u{1d6fc}-causes cancer."));
+    assert!(!written.contains("672"), "the gold annotation was kept: {written}");
+}
+
+#[test]
+fn tag_leaves_broken_records_out_and_says_so() {
+    let input = "{\"id\": \"1\", \"text\": \"One.\"}\n{\"id\": 2,\n{\"id\": \"3\", \"text\": \"Three.\"}\n";
+    let assert = tag(&["-", "--from", "jsonl"], input).assert().code(3);
+    let (out, err) = (&assert.get_output().stdout, String::from_utf8_lossy(&assert.get_output().stderr));
+    assert_eq!(String::from_utf8_lossy(out).lines().count(), 2);
+    assert!(err.contains("left out: stdin, line 2"), "{err}");
+    assert!(err.contains("2 articles") && err.contains("1 record was left out"), "{err}");
+}
+
+#[test]
+fn tag_refuses_what_is_not_there_before_any_work() {
+    let told = stderr_of_failure(&mut tag(&["nowhere.xml"], ""), 2);
+    assert!(told.contains("nowhere.xml") && told.lines().count() == 1, "{told}");
+    let told = stderr_of_failure(litflow().args(["tag", "-", "--model", MODEL, "--device", "tpu"]).write_stdin(""), 2);
+    assert!(told.contains("--device") && told.contains("cuda:N"), "{told}");
+}
+
+#[test]
+fn a_model_that_is_missing_or_broken_is_5() {
+    let told = stderr_of_failure(litflow().args(["tag", "-", "--model", "/nowhere/model"]).write_stdin(""), 5);
+    assert!(told.contains("/nowhere/model") && told.lines().count() == 1, "{told}");
+
+    let broken = tempfile::tempdir().unwrap();
+    for file in std::fs::read_dir(MODEL).unwrap() {
+        let file = file.unwrap();
+        std::fs::copy(file.path(), broken.path().join(file.file_name())).unwrap();
+    }
+    let weights = broken.path().join("model.safetensors");
+    let bytes = std::fs::read(&weights).unwrap();
+    std::fs::write(&weights, &bytes[..bytes.len() / 2]).unwrap();
+    let told = stderr_of_failure(litflow().args(["tag", "-", "--model"]).arg(broken.path()).write_stdin(""), 5);
+    assert!(told.contains("model.safetensors") && told.lines().count() == 1, "{told}");
+
+    let elsewhere = tempfile::tempdir().unwrap();
+    let program = elsewhere.path().join("litflow");
+    std::fs::copy(assert_cmd::cargo::cargo_bin("litflow"), &program).unwrap();
+    let told = stderr_of_failure(Command::new(program).current_dir(elsewhere.path()).args(["tag", "-"]), 5);
+    assert!(told.contains("--model DIR") && told.lines().count() == 1, "{told}");
+}
+
+/// `litflow tag … | head -1` ends quietly.
+#[test]
+fn a_reader_that_has_enough_is_no_error() {
+    let input = "{\"id\": \"1\", \"text\": \"One sentence.\"}\n".repeat(20_000);
+    let program = assert_cmd::cargo::cargo_bin("litflow");
+    let mut child = std::process::Command::new(program)
+        .args(["tag", "-", "--from", "jsonl", "--model", MODEL])
+        .stdin(std::process::Stdio::piped())
+        .stdout(std::process::Stdio::piped())
+        .stderr(std::process::Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut stdin = child.stdin.take().unwrap();
+    let feeder = std::thread::spawn(move || {
+        let _ = stdin.write_all(input.as_bytes()); // it ends before it has read everything
+    });
+    let mut line = String::new();
+    let mut reader = std::io::BufReader::new(child.stdout.take().unwrap());
+    std::io::BufRead::read_line(&mut reader, &mut line).unwrap();
+    drop(reader);
+    let output = child.wait_with_output().unwrap();
+    feeder.join().unwrap();
+    assert!(line.starts_with('{'), "{line}");
+    assert!(output.status.success(), "{output:?}");
+    assert_eq!(String::from_utf8_lossy(&output.stderr), "");
+}
+
+#[test]
+fn topics_are_listed_from_the_models_label_set() {
+    let listed = stdout(litflow().args(["topics", "list", "--model", MODEL]));
+    assert!(listed.lines().any(|line| line.starts_with("entities.")), "{listed}");
+    let json = stdout(litflow().args(["topics", "list", "--types", "Gene,Disease", "--json"]));
+    let json: serde_json::Value = serde_json::from_str(&json).unwrap();
+    let names: Vec<&str> = json.as_array().unwrap().iter().map(|topic| topic["name"].as_str().unwrap()).collect();
+    assert!(names.contains(&"entities.Gene") && names.contains(&"entities.Disease"), "{names:?}");
 }

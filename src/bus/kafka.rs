@@ -51,22 +51,15 @@ impl Options {
         self.transactional_id.clone().unwrap_or_else(|| format!("{}-{}", self.group_id, host_name()))
     }
 
-    /// Refuses properties that have a key of their own, or that would break the promises.
+    /// Refuses what [`refused_property`] refuses.
     pub fn check(&self) -> Result<(), Error> {
-        for key in self.properties.keys().chain(self.consumer.keys()).chain(self.producer.keys()) {
-            let way_out = match key.as_str() {
-                "bootstrap.servers" | "metadata.broker.list" => "set kafka.bootstrap_servers",
-                "group.id" => "set kafka.group_id",
-                "transactional.id" => "set kafka.transactional_id",
-                "enable.auto.commit" | "enable.auto.offset.store" => "offsets are committed with the outputs",
-                "enable.partition.eof" => "the worker relies on it",
-                "enable.idempotence" => "the order of a key's records rests on it",
-                "partitioner" => "producers of any language agree on murmur2_random",
-                _ => continue,
-            };
-            return Err(Error::Options(format!("the Kafka property {key} cannot be passed through: {way_out}")));
+        let mut keys = self.properties.keys().chain(self.consumer.keys()).chain(self.producer.keys());
+        match keys.find_map(|key| Some((key, refused_property(key)?))) {
+            Some((key, way_out)) => {
+                Err(Error::Options(format!("the Kafka property {key} cannot be passed through: {way_out}")))
+            }
+            None => Ok(()),
         }
-        Ok(())
     }
 
     /// A client's properties: `defaults`, then the user's for all clients, then those in `special`.
@@ -83,6 +76,20 @@ impl Options {
         }
         config
     }
+}
+
+/// Why a property of librdkafka cannot be passed through: it has a key of its own, or would break a promise.
+pub fn refused_property(name: &str) -> Option<&'static str> {
+    Some(match name {
+        "bootstrap.servers" | "metadata.broker.list" => "set kafka.bootstrap_servers",
+        "group.id" => "set kafka.group_id",
+        "transactional.id" => "set kafka.transactional_id",
+        "enable.auto.commit" | "enable.auto.offset.store" => "offsets are committed with the outputs",
+        "enable.partition.eof" => "the worker relies on it",
+        "enable.idempotence" => "the order of a key's records rests on it",
+        "partitioner" => "producers of any language agree on murmur2_random",
+        _ => return None,
+    })
 }
 
 fn host_name() -> String {

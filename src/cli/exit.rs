@@ -1,6 +1,7 @@
 //! Exit codes, and how an error is told.
 
-use litflow::config;
+use super::{input, model};
+use litflow::{ErrorClass, bus, config};
 use std::io::ErrorKind;
 use std::process::ExitCode;
 
@@ -11,12 +12,15 @@ pub enum Exit {
     Done,
     /// Done, but some input was left out; the command has said what and how much.
     LeftOut,
+    /// Done, and what was compared differs; the command has named every difference.
+    Differs,
 }
 
 impl From<Exit> for ExitCode {
     fn from(exit: Exit) -> Self {
         match exit {
             Exit::Done => ExitCode::SUCCESS,
+            Exit::Differs => ExitCode::from(1),
             Exit::LeftOut => ExitCode::from(3),
         }
     }
@@ -28,15 +32,44 @@ pub fn report(error: &anyhow::Error) -> ExitCode {
         return ExitCode::SUCCESS; // whoever read the output has enough, as with `| head`
     }
     let style = anstyle::Style::new().bold().fg_color(Some(anstyle::AnsiColor::Red.into()));
-    anstream::eprintln!("{style}error:{style:#} {error:#}");
+    anstream::eprintln!("{style}error:{style:#} {}", with_causes(error));
     ExitCode::from(code(error))
 }
 
+/// The error and those of its causes that it does not quote already.
+fn with_causes(error: &anyhow::Error) -> String {
+    error.chain().map(ToString::to_string).fold(String::new(), |text, cause| match text {
+        text if text.is_empty() => cause,
+        text if text.contains(&cause) => text,
+        text => format!("{text}: {cause}"),
+    })
+}
+
 fn code(error: &anyhow::Error) -> u8 {
-    if error.is::<config::Error>() {
-        return 2;
+    const FAILED: u8 = 1;
+    const CONFIGURATION: u8 = 2;
+    const FATAL_BROKER: u8 = 4;
+    const MODEL_REFUSED: u8 = 5;
+    for cause in error.chain() {
+        if cause.is::<config::Error>() || cause.is::<input::NoInput>() {
+            return CONFIGURATION;
+        }
+        if cause.is::<model::NoModel>() {
+            return MODEL_REFUSED;
+        }
+        if let Some(error) = cause.downcast_ref::<litflow::model::Error>() {
+            return if matches!(error, litflow::model::Error::Device(_)) { CONFIGURATION } else { MODEL_REFUSED };
+        }
+        if let Some(error) = cause.downcast_ref::<bus::Error>() {
+            return match error {
+                bus::Error::Options(_) | bus::Error::Property { .. } => CONFIGURATION,
+                bus::Error::Fenced { .. } => FATAL_BROKER,
+                bus::Error::Kafka { class: ErrorClass::Fatal, .. } => FATAL_BROKER,
+                _ => FAILED,
+            };
+        }
     }
-    1
+    FAILED
 }
 
 fn is_broken_pipe(error: &anyhow::Error) -> bool {

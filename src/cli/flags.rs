@@ -19,6 +19,50 @@ impl Log {
     }
 }
 
+/// The model and what it runs on.
+#[derive(clap::Args)]
+#[command(next_help_heading = "Model")]
+pub struct Model {
+    /// The model directory [config: model.path; default: the shipped model]
+    #[arg(long, value_name = "DIR")]
+    model: Option<String>,
+    /// auto, cpu or cuda:N [config: model.device]
+    #[arg(long, value_name = "DEVICE")]
+    device: Option<String>,
+    /// auto, fp32 or bf16 [config: model.precision]
+    #[arg(long, value_name = "PRECISION")]
+    precision: Option<String>,
+    /// Model threads; 0: one for each core [config: tagger.threads]
+    #[arg(long, value_name = "N")]
+    threads: Option<String>,
+}
+
+impl Model {
+    pub fn flags(&self) -> Vec<Flag> {
+        collect([
+            ("--model", "model.path", &self.model),
+            ("--device", "model.device", &self.device),
+            ("--precision", "model.precision", &self.precision),
+            ("--threads", "tagger.threads", &self.threads),
+        ])
+    }
+}
+
+/// The cluster.
+#[derive(clap::Args)]
+#[command(next_help_heading = "Kafka")]
+pub struct Kafka {
+    /// Brokers, host:port, several with commas [config: kafka.bootstrap_servers]
+    #[arg(long, value_name = "SERVERS")]
+    bootstrap_servers: Option<String>,
+}
+
+impl Kafka {
+    pub fn flags(&self) -> Vec<Flag> {
+        collect([("--bootstrap-servers", "kafka.bootstrap_servers", &self.bootstrap_servers)])
+    }
+}
+
 fn collect<const N: usize>(given: [(&'static str, &'static str, &Option<String>); N]) -> Vec<Flag> {
     given.into_iter().filter_map(|(name, key, value)| value.clone().map(|value| Flag { name, key, value })).collect()
 }

@@ -3,7 +3,15 @@
 mod config;
 mod exit;
 mod flags;
+mod ingest;
+mod input;
+mod model;
+mod output;
+mod paint;
 mod progress;
+mod tag;
+mod tail;
+mod topics;
 
 use clap::{Parser, Subcommand};
 use exit::Exit;
@@ -50,6 +58,10 @@ struct Global {
 
 #[derive(Subcommand)]
 enum Command {
+    Ingest(ingest::Args),
+    Tag(tag::Args),
+    Tail(tail::Args),
+    Topics(topics::Args),
     Config(config::Args),
 }
 
@@ -76,15 +88,27 @@ fn run(cli: &Cli) -> anyhow::Result<Exit> {
     let loaded = Config::load(cli.global.config.as_deref(), std::env::vars_os(), &flags)?;
     let colour = anstream::AutoStream::choice(&std::io::stderr()) != anstream::ColorChoice::Never;
     telemetry::init_logs(&loaded.config.log, cli.command.log_level(), colour, || progress::LogWriter);
-    match &cli.command {
+    let config = &loaded.config;
+    let runtime = tokio::runtime::Runtime::new()?;
+    let done = match &cli.command {
+        Command::Ingest(args) => args.run(config),
+        Command::Tag(args) => runtime.block_on(args.run(config)),
+        Command::Tail(args) => args.run(config),
+        Command::Topics(args) => runtime.block_on(args.run(config)),
         Command::Config(args) => args.run(&loaded),
-    }
+    };
+    runtime.shutdown_background(); // a thread may still be waiting for stdin
+    done
 }
 
 impl Command {
     /// The keys that the command's own flags set.
     fn flags(&self) -> Vec<Flag> {
         match self {
+            Self::Ingest(args) => args.flags(),
+            Self::Tag(args) => args.flags(),
+            Self::Tail(args) => args.flags(),
+            Self::Topics(args) => args.flags(),
             Self::Config(_) => Vec::new(),
         }
     }
@@ -92,7 +116,7 @@ impl Command {
     /// What `log.level = "auto"` means.
     fn log_level(&self) -> &'static str {
         match self {
-            Self::Config(_) => "warn",
+            Self::Ingest(_) | Self::Tag(_) | Self::Tail(_) | Self::Topics(_) | Self::Config(_) => "warn",
         }
     }
 }

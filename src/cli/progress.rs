@@ -1,10 +1,28 @@
 //! Progress on stderr, and logs that do not tear it.
 
-use indicatif::MultiProgress;
-use std::io::{self, Write};
+use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
+use std::io::{self, IsTerminal as _, Write};
 use std::sync::LazyLock;
+use std::time::Duration;
 
 static BARS: LazyLock<MultiProgress> = LazyLock::new(MultiProgress::new);
+
+/// A bar over bytes of input, hidden where stderr is no terminal or the results go to the same one.
+/// `total` is `None` for stdin.
+pub fn bytes(total: Option<u64>) -> ProgressBar {
+    if io::stdout().is_terminal() || !io::stderr().is_terminal() {
+        return ProgressBar::hidden();
+    }
+    let template = match total {
+        Some(_) => "{bar:30.cyan/dim} {bytes:>10}/{total_bytes} {msg}  {eta} left",
+        None => "{spinner:.cyan} {bytes:>10} {msg}  {elapsed}",
+    };
+    let style = ProgressStyle::with_template(template).expect("the templates are valid, a test reads them");
+    let bar = total.map_or_else(ProgressBar::new_spinner, ProgressBar::new).with_style(style.progress_chars("━╸─"));
+    let bar = BARS.add(bar);
+    bar.enable_steady_tick(Duration::from_millis(200));
+    bar
+}
 
 /// Runs `write` with the bars out of the way.
 pub fn suspended<T>(write: impl FnOnce() -> T) -> T {

@@ -1,12 +1,13 @@
 //! Unknown keys, values of the wrong type, impossible combinations: all of them found in one pass.
 
+use super::conflicts::conflicts;
 use super::{Config, Loaded, secrets};
 use config::{ConfigError, Map, Value, ValueKind};
 use serde_json::Value as Json;
 use std::fmt::Write as _;
 
 /// Tables whose keys are not ours to know: librdkafka's own properties.
-pub(super) const FREE_FORM: &[&str] = &["kafka.properties"];
+pub(super) const FREE_FORM: &[&str] = &["kafka.properties", "kafka.consumer", "kafka.producer"];
 
 /// One thing that is wrong, and what to do about it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -69,13 +70,19 @@ pub(super) fn check(merged: Map<String, Value>, problems: &mut Vec<Problem>) -> 
         // Each value was accepted alone, so only a rule between values of one section is left.
         Err(error) => problems.push(Problem::new("configuration", "all layers", &error.to_string(), "")),
     }
-    for (keys, message) in loaded.config.conflicts() {
-        if keys.iter().any(|key| problems.iter().any(|problem| problem.key == *key)) {
-            continue;
+    for conflict in conflicts(&loaded.config) {
+        if conflict.keys.iter().any(|key| problems.iter().any(|problem| problem.key == *key)) {
+            continue; // told already
         }
-        let origins: Vec<&str> =
-            keys.iter().map(|key| loaded.origins.get(*key).map_or("the defaults", String::as_str)).collect();
-        problems.push(Problem::new(&keys.join(", "), &origins.join(", "), &message, ""));
+        let origin = |key: &String| loaded.origins.get(key).map_or("the defaults", String::as_str);
+        let mut origins: Vec<&str> = conflict.keys.iter().map(origin).collect();
+        origins.dedup();
+        problems.push(Problem::new(
+            &conflict.keys.join(", "),
+            &origins.join(", "),
+            &conflict.message,
+            &conflict.way_out,
+        ));
     }
     loaded
 }

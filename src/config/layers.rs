@@ -10,6 +10,9 @@ use toml::de::{DeTable, DeValue};
 /// The prefix of this program's environment variables.
 const PREFIX: &str = "LITFLOW_";
 
+/// Variables that are read elsewhere: the configuration file's path, and where CUDA's libraries are.
+const NOT_KEYS: [&str; 2] = ["LITFLOW_CONFIG", crate::model::device::CUDA_FOLDER_VARIABLE];
+
 /// A value given on the command line.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Flag {
@@ -155,8 +158,7 @@ fn line_of(text: &str, begin: usize) -> usize {
     text.as_bytes()[..begin.min(text.len())].iter().filter(|&&byte| byte == b'\n').count() + 1
 }
 
-/// Variables with our prefix that are not configuration: the path of the file itself, and the
-/// service links that Kubernetes puts into every container beside a service named `litflow`.
+/// Variables with our prefix that are not configuration: those of [`NOT_KEYS`], and the service links that Kubernetes puts into every container beside a service named `litflow`.
 fn is_foreign(name: &str) -> bool {
     let rest = &name[PREFIX.len()..];
     let service_link = |rest: &str| {
@@ -168,7 +170,7 @@ fn is_foreign(name: &str) -> bool {
                 .split_once("PORT_")
                 .is_some_and(|(_, after)| after.starts_with(|first: char| first.is_ascii_digit()))
     };
-    rest == "CONFIG" || (!rest.contains("__") && service_link(rest))
+    NOT_KEYS.contains(&name) || (!rest.contains("__") && service_link(rest))
 }
 
 /// `kafka_group_id` → "did you mean LITFLOW_KAFKA__GROUP_ID?"

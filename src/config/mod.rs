@@ -6,6 +6,7 @@
 //! at once, each problem with its key, its origin and the way out; nothing is ignored silently.
 
 mod check;
+mod conflicts;
 mod layers;
 pub mod secrets;
 mod show;
@@ -14,7 +15,8 @@ pub use check::Problem;
 pub use layers::Flag;
 pub use show::Shown;
 
-use crate::{serve, telemetry};
+use crate::model::device::{DeviceChoice, Precision};
+use crate::{article, bus, model, serve, tagger, telemetry};
 use config::Source as _;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -28,10 +30,37 @@ pub const DEFAULT_TOML: &str = include_str!("default.toml");
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Config {
+    /// How much is taken from article files.
+    pub articles: article::Options,
+    /// The cluster.
+    pub kafka: bus::Options,
+    /// Which model tags, and on what.
+    pub model: Model,
+    /// How the model is kept busy.
+    pub tagger: tagger::Options,
     /// The HTTP listener for metrics and health.
     pub http: serve::Options,
     /// Logs.
     pub log: telemetry::Options,
+}
+
+/// `[model]`.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Model {
+    /// The model directory; none: the shipped model, where it is found.
+    pub path: Option<PathBuf>,
+    /// See [`model::Options::device`].
+    pub device: DeviceChoice,
+    /// See [`model::Options::precision`].
+    pub precision: Precision,
+}
+
+impl Model {
+    /// What the model is loaded with.
+    pub fn options(&self) -> model::Options {
+        model::Options { device: self.device, precision: self.precision }
+    }
 }
 
 /// A configuration together with the origin of each value that is not a default.
@@ -89,16 +118,6 @@ impl Config {
 
         let loaded = check::check(merged, &mut problems);
         if problems.is_empty() { Ok(loaded) } else { Err(Error::Problems(problems)) }
-    }
-
-    /// What single values cannot tell: combinations that cannot work, each with the keys that it is
-    /// about and the way out.
-    fn conflicts(&self) -> Vec<(&'static [&'static str], String)> {
-        let mut conflicts: Vec<(&'static [&'static str], String)> = Vec::new();
-        if let Err(reason) = self.log.check() {
-            conflicts.push((&["log.level"], reason));
-        }
-        conflicts
     }
 }
 

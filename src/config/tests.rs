@@ -117,3 +117,34 @@ fn an_empty_variable_unsets_an_optional_key() {
     let loaded = load("[http]\nlisten = '127.0.0.1:1'\n", &[("LITFLOW_HTTP__LISTEN", "")], &[]).unwrap();
     assert_eq!(loaded.config.http.listen, None);
 }
+
+#[test]
+fn properties_pass_through_in_every_spelling() {
+    let file = "[kafka.properties]\nsecurity.protocol = 'SASL_SSL'\n'sasl.username' = 'me'\n[kafka.consumer]\n'fetch.min.bytes' = 5\n";
+    let variables = [("LITFLOW_KAFKA__PROPERTIES__SASL_PASSWORD", "hunter2")];
+    let loaded = load(file, &variables, &[]).unwrap();
+    let properties: Vec<(&str, &str)> =
+        loaded.config.kafka.properties.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
+    let expected = [("sasl.password", "hunter2"), ("sasl.username", "me"), ("security.protocol", "SASL_SSL")];
+    assert_eq!(properties, expected);
+    assert_eq!(loaded.config.kafka.consumer["fetch.min.bytes"], "5");
+    assert_eq!(loaded.origins["kafka.properties.sasl.password"], "LITFLOW_KAFKA__PROPERTIES__SASL_PASSWORD");
+
+    let shown = Shown(&loaded).toml();
+    assert!(shown.contains(&format!("\"sasl.password\" = \"{}\"", secrets::MASK)), "{shown}");
+    assert!(!shown.contains("hunter2") && !Shown(&loaded).json().to_string().contains("hunter2"));
+    assert!(toml::from_str::<toml::Table>(&shown).is_ok(), "{shown}");
+}
+
+#[test]
+fn properties_that_break_a_promise_are_refused() {
+    let file = "[kafka]\ngroup_id = ''\n[kafka.consumer]\n'isolation.level' = 'read_uncommitted'\n'group.id' = 'x'\n\
+                [kafka.properties]\n'sasl.username' = 'me'\n";
+    let problems = problems(file, &[], &[]);
+    let told: Vec<String> = problems.iter().map(Problem::to_string).collect();
+    assert_eq!(problems.len(), 4, "{told:#?}");
+    assert!(told[0].contains("kafka.group_id") && told[0].contains(".toml:2): is empty"), "{told:#?}");
+    assert!(told[1].contains("set kafka.group_id"), "{told:#?}");
+    assert!(told[2].contains(".toml:4") && told[2].contains("aborted records"), "{told:#?}");
+    assert!(told[3].contains("security.protocol is plaintext"), "{told:#?}");
+}

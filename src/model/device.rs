@@ -131,19 +131,23 @@ pub fn compute_kind(precision: Precision, device: Device) -> Kind {
         Precision::Auto => Kind::BFloat16,
         Precision::Bf16 => {
             if device == Device::Cpu && !cpu_has_bf16() {
-                tracing::warn!("this CPU has no bf16 instructions: `precision = bf16` is slower than fp32 here");
+                tracing::warn!("this CPU has no fast bf16 instructions: `precision = bf16` is slower than fp32 here");
             }
             Kind::BFloat16
         }
     }
 }
 
-/// Whether the CPU multiplies bf16 natively. Every CPU with AMX has AVX512-BF16 too.
-pub(super) fn cpu_has_bf16() -> bool {
-    #[cfg(target_arch = "x86_64")]
-    return is_x86_feature_detected!("avx512bf16");
-    #[cfg(not(target_arch = "x86_64"))]
-    return false;
+/// Whether the CPU multiplies bf16 faster than fp32: with AMX, or with AVX512-BF16 other than Intel's. Intel's
+/// AVX512-BF16 without AMX (masked by some hypervisors) was measured at half the rate of fp32.
+fn cpu_has_bf16() -> bool {
+    use std::arch::x86_64::{__cpuid, __cpuid_count};
+    const AMX_BF16: u32 = 1 << 22; // leaf 7, EDX
+    const INTEL: [&[u8; 4]; 3] = [b"Genu", b"ineI", b"ntel"]; // leaf 0, EBX, EDX, ECX
+    let vendor = __cpuid(0);
+    let is_intel = [vendor.ebx, vendor.edx, vendor.ecx] == INTEL.map(|part| u32::from_le_bytes(*part));
+    let has_amx = vendor.eax >= 7 && __cpuid_count(7, 0).edx & AMX_BF16 != 0;
+    has_amx || (is_x86_feature_detected!("avx512bf16") && !is_intel)
 }
 
 /// How many GPUs there are, at least one, or why none can be used.

@@ -11,7 +11,10 @@ pub mod crf;
 pub mod device;
 pub mod directory;
 mod error;
+mod kernels;
 pub mod labels;
+mod onednn;
+mod packed;
 mod pickle;
 pub mod tokenizer;
 pub mod weights;
@@ -27,6 +30,7 @@ pub use weights::Weights;
 use crate::tagger::ModelRef;
 use bert::Linear;
 use config::HeadKind;
+use packed::PackedEncoder;
 use std::path::Path;
 use tch::{Device, Kind, Tensor};
 
@@ -81,9 +85,16 @@ pub struct Model {
     tokenizer: tokenizers::Tokenizer,
     head: Head,
     reference: ModelRef,
-    encoder: Bert,
-    classifier: Linear,
+    engine: Engine,
     device: Device,
+}
+
+/// Where the work is done.
+enum Engine {
+    /// On the CPU: no padding.
+    Packed(PackedEncoder),
+    /// On a GPU: a padded batch.
+    Padded { encoder: Bert, classifier: Linear },
 }
 
 // SAFETY: after `load` no tensor is written and no gradient recorded (`emissions` runs under `no_grad`), and
@@ -106,10 +117,16 @@ impl Model {
         let head = load_head(&config, &weights, labels.labels().len(), temperature)?;
         let reference = model_ref(&config, &directory);
 
-        let weights = weights.on(device, kind);
-        let classifier = load_classifier(&weights, &config, labels.labels().len(), temperature)?;
-        let encoder = Bert::load(&weights, &config)?;
-        Ok(Self { config, labels, tokenizer, head, reference, encoder, classifier, device })
+        let engine = if device == Device::Cpu {
+            let classifier = load_classifier(&weights, &config, labels.labels().len(), temperature)?;
+            Engine::Packed(PackedEncoder::load(&weights, &config, classifier, kind)?)
+        } else {
+            let weights = weights.on(device, kind);
+            let classifier = load_classifier(&weights, &config, labels.labels().len(), temperature)?;
+            Engine::Padded { encoder: Bert::load(&weights, &config)?, classifier }
+        };
+        tracing::info!(model = reference.name, version = reference.version, ?device, ?kind, "the model is loaded");
+        Ok(Self { config, labels, tokenizer, head, reference, engine, device })
     }
 
     /// The encoder's configuration.
@@ -153,7 +170,10 @@ impl Model {
             return Ok(Emissions { values: Vec::new(), labels });
         }
         let _guard = tch::no_grad_guard();
-        let logits = self.padded_logits(batch)?; // [T, K]
+        let logits = match &self.engine {
+            Engine::Packed(encoder) => encoder.logits(batch)?,
+            Engine::Padded { encoder, classifier } => self.padded_logits(batch, encoder, classifier)?,
+        }; // [T, K]
         let mut values = vec![0f32; batch.ids.len() * labels];
         let count = values.len();
         logits.f_to_kind(Kind::Float)?.f_to_device(Device::Cpu)?.f_contiguous()?.f_copy_data(&mut values, count)?;
@@ -181,7 +201,7 @@ impl Model {
     }
 
     /// Logits [T, K] by way of a padded batch of B windows, the longest of L tokens.
-    fn padded_logits(&self, batch: &PackedBatch) -> Result<Tensor, Error> {
+    fn padded_logits(&self, batch: &PackedBatch, encoder: &Bert, classifier: &Linear) -> Result<Tensor, Error> {
         let rows = batch.lengths.len();
         let longest = batch.lengths.iter().copied().max().unwrap_or(0) as usize;
         let mut ids = vec![self.config.pad_token_id as i64; rows * longest];
@@ -199,9 +219,9 @@ impl Model {
         let ids = Tensor::f_from_slice(&ids)?.f_view(shape)?.f_to_device(self.device)?;
         let mask = Tensor::f_from_slice(&mask)?.f_view(shape)?.f_to_device(self.device)?;
         let real = Tensor::f_from_slice(&real)?.f_to_device(self.device)?;
-        let hidden = self.encoder.forward_t(&ids, &mask, false)?; // [B, L, H]
+        let hidden = encoder.forward_t(&ids, &mask, false)?; // [B, L, H]
         let hidden = hidden.f_flatten(0, 1)?.f_index_select(0, &real)?; // [T, H]
-        Ok(self.classifier.forward(&hidden)?)
+        Ok(classifier.forward(&hidden)?)
     }
 }
 

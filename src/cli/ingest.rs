@@ -1,0 +1,79 @@
+//! `litflow ingest`: article files onto the `articles` topic.
+
+use super::exit::Exit;
+use super::{flags, input, progress};
+use indicatif::{HumanBytes, HumanCount};
+use litflow::ErrorClass;
+use litflow::bus::publisher::{Published, Publisher};
+use litflow::config::{Config, Flag};
+use std::time::Instant;
+
+/// Publish articles as events
+#[derive(clap::Args)]
+#[command(after_help = "\
+Examples:
+  litflow ingest --bootstrap-servers broker-1:9092 pubmed26n*.xml.gz
+  zcat corpus.jsonl.gz | litflow ingest - --from jsonl
+
+Ends with 3 where records were left out; each is told on stderr with its place and the reason.")]
+pub struct Args {
+    #[command(flatten)]
+    input: input::Paths,
+    /// Print the counts as JSON on stdout
+    #[arg(long)]
+    json: bool,
+    #[command(flatten)]
+    kafka: flags::Kafka,
+}
+
+impl Args {
+    pub fn flags(&self) -> Vec<Flag> {
+        self.kafka.flags()
+    }
+
+    pub fn run(&self, config: &Config) -> anyhow::Result<Exit> {
+        self.input.check()?;
+        let started = Instant::now();
+        let mut publisher = Publisher::new(&config.kafka, None)?;
+        let mut articles = self.input.articles(&config.articles);
+        let read_so_far = articles.progress();
+        let bar = progress::bytes(read_so_far.total);
+        let mut count = 0u64;
+        let mut left_out = 0u64;
+        for article in &mut articles {
+            let published = match article {
+                Ok(event) => publisher.article(&event).map_err(|error| (event.id, error)),
+                Err(error) => {
+                    left_out += 1;
+                    input::tell_left_out(&error.to_string());
+                    continue;
+                }
+            };
+            match published {
+                Ok(()) => count += 1,
+                Err((id, error)) if error.class() == ErrorClass::Poison => {
+                    left_out += 1;
+                    input::tell_left_out(&format!("{id}: {error}"));
+                }
+                Err((_, error)) => return Err(error.into()),
+            }
+            bar.set_position(read_so_far.consumed());
+            bar.set_message(format!("{} articles", HumanCount(count)));
+        }
+        let Published { records, bytes } = publisher.finish()?;
+        bar.finish_and_clear();
+        let seconds = started.elapsed().as_secs_f64();
+        if self.json {
+            let counts = serde_json::json!({"articles": records, "bytes": bytes, "left_out": left_out});
+            anstream::println!("{counts}");
+        }
+        anstream::eprintln!(
+            "{} articles ({}) published to {} in {seconds:.1} s",
+            HumanCount(records),
+            HumanBytes(bytes as u64),
+            config.kafka.bootstrap_servers
+        );
+        input::tell_count_left_out(left_out);
+        Ok(if left_out == 0 { Exit::Done } else { Exit::LeftOut })
+    }
+}

@@ -1,0 +1,80 @@
+//! What single values cannot tell: combinations that cannot work, and properties of librdkafka that
+//! would break a promise.
+
+use super::Config;
+use crate::bus::kafka::refused_property;
+use std::collections::BTreeMap;
+
+/// Keys that do not go together.
+pub(super) struct Conflict {
+    pub keys: Vec<String>,
+    pub message: String,
+    pub way_out: String,
+}
+
+impl Conflict {
+    fn new(key: impl Into<String>, message: impl Into<String>, way_out: impl Into<String>) -> Self {
+        Self { keys: vec![key.into()], message: message.into(), way_out: way_out.into() }
+    }
+}
+
+pub(super) fn conflicts(config: &Config) -> Vec<Conflict> {
+    let mut conflicts = Vec::new();
+    if let Err(reason) = config.log.check() {
+        conflicts.push(Conflict::new("log.level", reason, ""));
+    }
+    kafka(config, &mut conflicts);
+    conflicts
+}
+
+/// Properties with the only values that keep exactly-once.
+const PROMISED: [(&str, &[&str], &str); 3] = [
+    ("isolation.level", &["read_committed"], "aborted records must not be read"),
+    ("acks", &["all", "-1"], "transactions need all replicas"),
+    ("request.required.acks", &["all", "-1"], "transactions need all replicas"),
+];
+
+fn kafka(config: &Config, conflicts: &mut Vec<Conflict>) {
+    let kafka = &config.kafka;
+    for (key, value) in [
+        ("kafka.bootstrap_servers", Some(&kafka.bootstrap_servers)),
+        ("kafka.group_id", Some(&kafka.group_id)),
+        ("kafka.transactional_id", kafka.transactional_id.as_ref()),
+    ] {
+        if value.is_some_and(|value| value.trim().is_empty()) {
+            conflicts.push(Conflict::new(key, "is empty", "set it, or leave it out for the default"));
+        }
+    }
+    for (table, properties) in
+        [("properties", &kafka.properties), ("consumer", &kafka.consumer), ("producer", &kafka.producer)]
+    {
+        for (name, value) in properties {
+            let key = format!("kafka.{table}.{name}");
+            if let Some(way_out) = refused_property(name) {
+                conflicts.push(Conflict::new(key, "cannot be passed through", way_out));
+                continue;
+            }
+            let promised = PROMISED.iter().find(|(property, ..)| property == name);
+            if let Some((_, allowed, why)) = promised.filter(|(_, allowed, _)| !allowed.contains(&value.as_str())) {
+                let message = format!("{value:?} is refused: {why}");
+                conflicts.push(Conflict::new(key, message, format!("leave it out, or at {:?}", allowed[0])));
+            }
+        }
+    }
+    unused_sasl(&kafka.properties, conflicts);
+}
+
+/// librdkafka ignores credentials without a word unless the protocol is one with SASL.
+fn unused_sasl(properties: &BTreeMap<String, String>, conflicts: &mut Vec<Conflict>) {
+    let protocol = properties.get("security.protocol").map_or("plaintext", String::as_str);
+    let credentials = ["sasl.username", "sasl.password", "sasl.mechanism", "sasl.mechanisms"];
+    let given = credentials.into_iter().filter(|name| properties.contains_key(*name));
+    let keys: Vec<String> = given.map(|name| format!("kafka.properties.{name}")).collect();
+    if !keys.is_empty() && !protocol.to_lowercase().starts_with("sasl_") {
+        conflicts.push(Conflict {
+            keys,
+            message: format!("would not be used, because security.protocol is {protocol}"),
+            way_out: "set security.protocol to SASL_SSL (or SASL_PLAINTEXT on a network that you trust)".into(),
+        });
+    }
+}
