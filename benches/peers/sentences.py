@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Compares sentence splitters on the treebank sentences of CRAFT.
 
-    python benches/peers/sentences.py [--part held-out|development|all] [--corpora DIR] [--errors NAME]
+    python benches/peers/sentences.py [--part held-out|development|all] [--corpora DIR] [--only NAME…] [--errors]
 
 CRAFT's 97 full-text articles are split by a hash of their id into a development half and a held-out
 half. The gold sentences are the trees of the Penn treebank: their leaves are aligned with the article's text
@@ -106,7 +106,7 @@ def trimmed(text, spans):
             yield begin, end
 
 
-def three_line_regex():
+def one_line_regex():
     boundary = re.compile(r"(?<=[.!?])\s+(?=[\[(\"']?[A-Z0-9])")
     return lambda texts: [from_strings(text, boundary.split(text)) for text in texts]
 
@@ -129,10 +129,12 @@ def sentencex():
 def syntok():
     import syntok.segmenter
 
+    # Its offsets hold within a paragraph only, so it gets them one by one.
     def split(text):
         return [
-            (sentence[0].offset, sentence[-1].offset + len(sentence[-1].value))
-            for paragraph in syntok.segmenter.process(text)
+            (at.start() + sentence[0].offset, at.start() + sentence[-1].offset + len(sentence[-1].value))
+            for at in re.finditer(r"\S.*", text)
+            for paragraph in syntok.segmenter.process(at.group())
             for sentence in paragraph
         ]
 
@@ -165,7 +167,7 @@ SPLITTERS = {
     "sentencex": sentencex,
     "syntok": syntok,
     "pySBD": pysbd,
-    "regex": three_line_regex,
+    "regex": one_line_regex,
 }
 
 

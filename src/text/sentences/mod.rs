@@ -2,17 +2,19 @@
 //!
 //! [`sentences`] is one pass over the text by rules, with no model and no regular expressions. It
 //! looks at each stop (`.`, `?`, `!`, `…`) and each line break and decides from the word before and
-//! the word after whether a sentence ends there. The rules are in this file, from the scan at the
-//! top to single words at the bottom; the word lists are in `lexicon.rs`. `docs/text.md` tells
+//! the word after whether a sentence ends there. The rules are in this file, the
+//! characters and words they look at in `words.rs`, the word lists in `lexicon.rs`. `docs/text.md` tells
 //! the rules in prose and how they were measured.
 
 mod lexicon;
+mod words;
 
 use lexicon::Abbreviation;
 use std::ops::Range;
+use words::*;
 
-/// Longest stretch looked at for the word before or after a stop, in bytes: it keeps the scan linear.
-const WORD: usize = 48;
+/// How far an open bracket and its closing one are looked for, in bytes.
+const BRACKETED: usize = 160;
 
 /// A line longer than this (bytes) was not wrapped by hand or machine: its end is the end of a paragraph.
 const UNWRAPPED: usize = 160;
@@ -111,7 +113,12 @@ fn line_break(text: &str, at: usize) -> Step {
     let goes_on = line.ends_with([',', '-', '–', '(', '[', '/', '=', '<', '>']);
     let width = next_line.len().max(NARROWEST);
     let first_word = next_line.find(char::is_whitespace).unwrap_or(next_line.len());
-    let was_wrapped = line.len() <= UNWRAPPED && line.len() + 1 + first_word >= width;
+    // A short line with another one right behind it is no rest of a wrapped paragraph but a heading.
+    let mut after = text[next + next_line.len()..].lines().skip(1);
+    let is_heading = next_line.len() < NARROWEST
+        && !next_line.ends_with(is_stop)
+        && after.next().is_some_and(|line| line.starts_with(|c: char| !c.is_whitespace()));
+    let was_wrapped = !is_heading && line.len() <= UNWRAPPED && line.len() + 1 + first_word >= width;
     let opens = !matches!(Next::at(text, next), Next::Lower | Next::Other);
     Step::when(is_list_item || (!was_wrapped && !goes_on && opens), end, next)
 }
@@ -142,19 +149,7 @@ fn is_numbered_item(line: &str) -> bool {
     let line = line.strip_prefix('(').unwrap_or(line);
     let label = line.bytes().take(4).take_while(u8::is_ascii_alphanumeric).count();
     let rest = &line[label..]; // ASCII before it
-    label > 0
-        && is_item_label(&line[..label])
-        && rest.starts_with(['.', ')'])
-        && rest[1..].starts_with(char::is_whitespace)
-}
-
-/// A number, a single letter, or a small roman number.
-fn is_item_label(word: &str) -> bool {
-    let bytes = word.as_bytes();
-    bytes.iter().all(u8::is_ascii_digit)
-        || (bytes.len() == 1 && bytes[0].is_ascii_alphabetic())
-        || bytes.iter().all(|byte| b"ivx".contains(byte))
-        || bytes.iter().all(|byte| b"IVX".contains(byte))
+    is_item_label(&line[..label]) && rest.starts_with(['.', ')']) && rest[1..].starts_with(char::is_whitespace)
 }
 
 // ---- Stops ----
@@ -180,7 +175,7 @@ fn stop(text: &str, start: usize, at: usize) -> Step {
         return after_attached(&before, end);
     }
     // "… cells. [12] The …": the citation belongs to the sentence that it follows.
-    if let Some(citation_end) = bracketed_citation(text, next) {
+    if let Some(citation_end) = bracketed_citation(text, next).filter(|_| !text[end..next].contains('\n')) {
         let after = skip_whitespace(text, citation_end);
         if after > citation_end && after < text.len() {
             return Step::when(before.ends_sentence(Next::at(text, after)), citation_end, citation_end);
@@ -193,17 +188,22 @@ fn stop(text: &str, start: usize, at: usize) -> Step {
 /// stand there ("cells.12 The", "cells.[3,4] The"), or the space may be missing ("cells.The").
 fn after_attached(before: &Before, end: usize) -> Step {
     let text = before.text;
-    if before.is_question || !(before.is_closed || before.is_plain_word()) {
+    if before.is_question || !before.is_plain() {
         return Step::on(end);
     }
     let citation_end = bracketed_citation(text, end).unwrap_or_else(|| skip(text, end, is_citation_char));
     if citation_end > end {
         let after = skip_whitespace(text, citation_end);
-        let ends = after > citation_end && after < text.len() && before.ends_sentence(Next::at(text, after));
+        let closes = text[..citation_end].ends_with(|c: char| c == ']' || c.is_numeric());
+        let ends = closes && after > citation_end && after < text.len() && before.ends_sentence(Next::at(text, after));
         return Step::when(ends, citation_end, citation_end);
     }
+    // "cells.Mice were", and not "B.subtilis", "node.JS" or "example.Com/": a word like others on both sides.
     let word = word_after(text, end);
-    Step::when(word.len() > 1 && lexicon::opens_sentence(word), end, end)
+    let is_word =
+        word.len() > 2 && word.starts_with(char::is_uppercase) && word.chars().skip(1).all(char::is_lowercase);
+    let ends = (is_word || lexicon::opens_sentence(word)) && text[end + word.len()..].starts_with([' ', ',']);
+    Step::when(ends, end, end)
 }
 
 /// What stands before a stop.
@@ -225,10 +225,15 @@ impl<'t> Before<'t> {
         word_before(self.text, self.start, self.at)
     }
 
-    /// A word of three letters or more that is no abbreviation and no name in capitals.
-    fn is_plain_word(&self) -> bool {
+    /// A closing bracket, or a word of three letters or more that is no abbreviation and no name in
+    /// capitals, directly before the stop.
+    fn is_plain(&self) -> bool {
+        if self.is_closed || self.text[..self.at].ends_with(is_closer) {
+            return true;
+        }
         let word = self.word();
         word.len() >= 3
+            && self.text[..self.at].ends_with(word)
             && word.chars().all(|c| c.is_alphabetic() || c == '-')
             && word.ends_with(char::is_lowercase)
             && lexicon::abbreviation(word).is_none()
@@ -242,32 +247,115 @@ impl<'t> Before<'t> {
         if self.is_question {
             return true;
         }
+        if self.is_within_brackets() && !next.opens_sentence() {
+            return false; // "(Gibco, San Diego, Calif. United States)"
+        }
         let word = self.word();
-        let word_begin = self.text[..self.at].trim_end().len() - word.len();
-        if word_begin <= self.start && is_item_label(word) {
-            return false; // the label of a list item: "1. Cells were …"
+        let word_begin = self.text[self.start..self.at].trim_end().len() + self.start - word.len();
+        if self.is_item_label(word, word_begin) {
+            return false;
         }
-        if is_initials(word) {
-            return !self.is_closed && self.ends_after_initial(word, word_begin, next);
+        if matches!(next, Next::Number) && self.is_split_decimal(word) {
+            return false;
         }
-        match lexicon::abbreviation(word) {
-            None => true,
-            Some(_) if self.is_closed => false,
-            Some(Abbreviation::Leading) => false,
-            Some(Abbreviation::Numbered) => !matches!(next, Next::Number | Next::Label),
-            Some(Abbreviation::Either) => next.opens_sentence(),
+        if is_initials(word) && self.stands_alone(word_begin) {
+            return self.ends_after_initial(word, word_begin, next);
+        }
+        if word.len() == 1 && word.starts_with(char::is_lowercase) && matches!(next, Next::Number) {
+            // "v. 1.32", "p. 5" go on, "for 24 h. 12 patients" ends
+            return self.follows_number(word_begin);
+        }
+        // "the EST. Regions" is no estimate, but "FIG. 2" is a figure.
+        let is_acronym = word.len() > 1 && word.chars().all(char::is_uppercase) && !matches!(next, Next::Number);
+        let Some(abbreviation) = lexicon::abbreviation(word).filter(|_| !is_acronym) else { return true };
+        match abbreviation {
+            _ if self.is_closed => false,
+            Abbreviation::Leading => false,
+            Abbreviation::Numbered => match next {
+                Next::Number | Next::Label | Next::Initial => false,
+                Next::Capital(word) => !word.contains(|c: char| c.is_ascii_digit()),
+                _ => true,
+            },
+            Abbreviation::Inner => next.opens_sentence(),
+            Abbreviation::Unit => match next {
+                Next::Capital(capital) => {
+                    next.opens_sentence()
+                        || capital.chars().skip(1).any(char::is_lowercase)
+                        || self.follows_number(word_begin)
+                }
+                Next::Note => true,
+                _ => false,
+            },
         }
     }
 
-    /// "J. Smith", "U.S. Army", "E. Coli" go on; "vitamin D. Patients", "at 37 C. Samples" end.
+    /// Whether a bracket was opened before the stop and is closed soon after it.
+    fn is_within_brackets(&self) -> bool {
+        let from = char_boundary(self.text, self.at.saturating_sub(BRACKETED)).clamp(self.start, self.at);
+        let to = char_boundary(self.text, self.at.saturating_add(BRACKETED));
+        let following = self.text.as_bytes()[self.at..to].iter().find(|byte| matches!(byte, b'(' | b')' | b'\n'));
+        following == Some(&b')') && !self.is_closed && has_open_bracket(&self.text[from..self.at])
+    }
+
+    /// The label of a list item or a panel: "1. Cells were" and "A–D. Cells" at the beginning of the
+    /// sentence, "1). Cells" anywhere, unless a bracket is open: "(Fig. 1). Cells".
+    fn is_item_label(&self, word: &str, word_begin: usize) -> bool {
+        if word_begin <= self.start {
+            return !word.is_empty() && word.split(['-', '–']).all(is_item_label);
+        }
+        let Some(before) = self.text[..self.at].strip_suffix(')') else { return false };
+        let label = word_before(before, self.start.min(before.len()), before.len());
+        let lead = &before[self.start.min(before.len())..before.len() - label.len()];
+        let lead = &lead[char_boundary(lead, lead.len().saturating_sub(BRACKETED))..];
+        label.len() <= 2 && is_item_label(label) && !has_open_bracket(lead)
+    }
+
+    /// "J. Smith", "U.S. Army", "and E. Coli" go on; "amphotericin B. Lungs", "at 37 C. Samples",
+    /// "hepatitis B and C. Patients" end.
     fn ends_after_initial(&self, word: &str, word_begin: usize, next: Next) -> bool {
+        if self.is_closed {
+            return false;
+        }
         if next.opens_sentence() {
             return true;
         }
+        if word.len() != 1 || matches!(next, Next::SmallName | Next::Initial) {
+            return false;
+        }
         let earlier = word_before(self.text, self.start, word_begin);
-        word.len() == 1
-            && matches!(next, Next::Capital(_) | Next::Number)
-            && (lexicon::takes_letter(earlier) || earlier.ends_with(|c: char| c.is_ascii_digit()))
+        if matches!(earlier, "and" | "or" | "to") {
+            let at = self.text[self.start..word_begin].trim_end().len() + self.start - earlier.len();
+            let listed = word_before(self.text, self.start, at);
+            return listed.len() == 1 && self.text[self.start..at].trim_end().ends_with(listed);
+        }
+        if self.follows_number(word_begin) {
+            return true;
+        }
+        let is_noun =
+            earlier.starts_with(char::is_lowercase) || earlier.contains('-') || lexicon::takes_letter(earlier);
+        earlier.len() > 2
+            && (is_noun || word == "I")
+            && !lexicon::precedes_name(earlier)
+            && self.text[..word_begin].trim_end().ends_with(earlier)
+    }
+
+    /// "0. 05", "37. 85%", "P =. 02": decimals that came apart. A year before the stop is none.
+    fn is_split_decimal(&self, word: &str) -> bool {
+        match word {
+            "" => self.text[..self.at].trim_end().ends_with(['=', '<', '>', '≤', '≥']),
+            _ => word.len() <= 3 && word.bytes().all(|byte| byte.is_ascii_digit()),
+        }
+    }
+
+    /// Whether the word that begins at `word_begin` is not the rest of something: "A>C", "µ-M".
+    fn stands_alone(&self, word_begin: usize) -> bool {
+        let before = self.text[..word_begin].chars().next_back();
+        before.is_none_or(|c| c.is_whitespace() || is_opener(c) || is_closer(c) || ",;:&.–".contains(c))
+    }
+
+    /// Whether the word that begins at `word_begin` is the unit of a number: "24 h", "37 C".
+    fn follows_number(&self, word_begin: usize) -> bool {
+        self.text[self.start..word_begin].trim_end().ends_with(|c: char| c.is_ascii_digit())
     }
 }
 
@@ -280,8 +368,12 @@ enum Next<'t> {
     Number,
     /// A name that keeps its small letter: `p53`, `mTOR`, `c-Myc`, `α-synuclein`.
     SmallName,
-    /// One letter or a code such as `S1`, `4A`, `(a)`, as after `Fig.`
+    /// A code, label or initial: `S1`, `4A`, `(a)`, `(b, c)`, `B)`
     Label,
+    /// A single capital with a stop: `J.`
+    Initial,
+    /// The mark of a footnote: `*`, `†`.
+    Note,
     /// An ordinary word in small letters.
     Lower,
     /// Anything else: operators, dashes, more stops.
@@ -291,19 +383,24 @@ enum Next<'t> {
 impl<'t> Next<'t> {
     fn at(text: &'t str, at: usize) -> Self {
         let begin = skip(text, at, is_opener);
-        let is_bracketed = begin > at && text[at..begin].contains(['(', '[']);
-        let word = word_after(text, begin);
-        let Some(first) = word.chars().next() else { return Self::Other };
-        if is_bracketed && text[begin + word.len()..].starts_with([')', ']']) && is_item_label(word) {
+        if text[at..begin].contains(is_note) {
+            return Self::Note;
+        }
+        if is_label_list(&text[begin..], begin > at && text[at..begin].ends_with(['(', '['])) {
             return Self::Label;
         }
+        let word = word_after(text, begin);
+        let rest = &text[begin + word.len()..];
+        let Some(first) = word.chars().next() else { return Self::Other };
         let has_digit = word.bytes().any(|byte| byte.is_ascii_digit());
         if first.is_numeric() {
             if word.chars().all(|c| c.is_numeric() || ".,".contains(c)) { Self::Number } else { Self::Label }
         } else if first.is_lowercase() {
-            let mut rest = word.chars().skip(1);
-            let is_name = has_digit || word.chars().any(char::is_uppercase) || rest.next() == Some('-');
-            if is_name { Self::SmallName } else { Self::Lower }
+            let is_name = has_digit || word.chars().any(char::is_uppercase) || word.chars().nth(1) == Some('-');
+            let is_legend = word.len() <= 5 && rest.starts_with(", ") || word.len() == 1 && rest.starts_with(" =");
+            if is_name || is_legend { Self::SmallName } else { Self::Lower }
+        } else if word.len() == 1 && rest.starts_with('.') {
+            Self::Initial
         } else if has_digit && word.len() <= 4 {
             Self::Label
         } else {
@@ -316,79 +413,5 @@ impl<'t> Next<'t> {
     }
 }
 
-// ---- Words and characters ----
-
-/// The word that ends at `end`, white space between them left out, no earlier than `start`.
-fn word_before(text: &str, start: usize, end: usize) -> &str {
-    let end = text[start..end].trim_end().len() + start;
-    let from = char_boundary(text, end.saturating_sub(WORD)).max(start);
-    let window = &text[from..end];
-    let begin = window.char_indices().rev().find(|&(_, c)| !is_word_char(c)).map_or(0, |(at, c)| at + c.len_utf8());
-    window[begin..].trim_start_matches(['.', '-', '/'])
-}
-
-/// The word that begins at `begin`, without trailing punctuation.
-fn word_after(text: &str, begin: usize) -> &str {
-    let window = &text[begin..char_boundary(text, begin.saturating_add(WORD))];
-    let end = window.find(|c| !is_word_char(c)).unwrap_or(window.len());
-    window[..end].trim_end_matches(['.', '-', '/'])
-}
-
-/// `[12]`, `[3, 5–7]` at `at`: where it ends.
-fn bracketed_citation(text: &str, at: usize) -> Option<usize> {
-    let inside = text[at..].strip_prefix('[').map(|_| at + 1)?;
-    let end = skip(text, inside, |c| is_citation_char(c) || c == ' ');
-    (end > inside && text[end..].starts_with(']')).then_some(end + 1)
-}
-
-fn is_word_char(c: char) -> bool {
-    c.is_alphanumeric() || matches!(c, '.' | '-' | '/' | '°')
-}
-
-fn is_stop(c: char) -> bool {
-    matches!(c, '.' | '?' | '!' | '…') || is_ideographic_stop(c)
-}
-
-fn is_ideographic_stop(c: char) -> bool {
-    matches!(c, '。' | '！' | '？')
-}
-
-fn is_closer(c: char) -> bool {
-    matches!(c, ')' | ']' | '}' | '"' | '\'' | '”' | '’' | '»' | '」' | '』')
-}
-
-fn is_opener(c: char) -> bool {
-    matches!(c, '(' | '[' | '{' | '"' | '\'' | '“' | '‘' | '«' | '*' | '†' | '‡' | '§' | '¿' | '¡')
-}
-
-fn is_citation_char(c: char) -> bool {
-    c.is_ascii_digit() || matches!(c, ',' | '-' | '–' | '¹' | '²' | '³' | '⁰' | '⁴'..='⁹')
-}
-
-/// `J`, `U.S`, `J.-P`: single capitals, between stops.
-fn is_initials(word: &str) -> bool {
-    let mut parts = word.split(['.', '-']).filter(|part| !part.is_empty()).peekable();
-    parts.peek().is_some()
-        && parts.all(|part| {
-            let mut chars = part.chars();
-            chars.next().is_some_and(char::is_uppercase) && chars.next().is_none()
-        })
-}
-
-/// The end of the run of characters from `at` on that satisfy `belongs`.
-fn skip(text: &str, at: usize, belongs: impl Fn(char) -> bool) -> usize {
-    text[at..].find(|c| !belongs(c)).map_or(text.len(), |run| at + run)
-}
-
-fn skip_whitespace(text: &str, at: usize) -> usize {
-    skip(text, at, char::is_whitespace)
-}
-
-fn skip_one(text: &str, at: usize) -> usize {
-    at + text[at..].chars().next().map_or(0, char::len_utf8)
-}
-
-/// The first character boundary at `byte` or after it.
-fn char_boundary(text: &str, byte: usize) -> usize {
-    (byte..text.len()).find(|&byte| text.is_char_boundary(byte)).unwrap_or(text.len())
-}
+#[cfg(test)]
+mod tests;
