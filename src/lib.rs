@@ -13,5 +13,6 @@ pub mod serve;
 pub mod tagger;
 pub mod telemetry;
 pub mod text;
+pub mod worker;
 
 pub use error::ErrorClass;

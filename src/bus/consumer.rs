@@ -189,16 +189,11 @@ impl Consumer {
         self.client.pause(&assignment).map_err(|e| Error::kafka("pausing", &e))
     }
 
-    /// Lets the messages flow again, except for those of `but`.
-    pub fn resume(&self, but: &BTreeSet<i32>) -> Result<(), Error> {
+    /// Lets the messages flow again.
+    pub fn resume(&self) -> Result<(), Error> {
         self.client.context().paused.store(false, Ordering::Relaxed);
-        let mut list = TopicPartitionList::new();
-        for partition in partitions(&self.assignment()?) {
-            if !but.contains(&partition) {
-                list.add_partition(&self.topic, partition);
-            }
-        }
-        self.client.resume(&list).map_err(|e| Error::kafka("resuming", &e))
+        let assignment = self.assignment()?;
+        self.client.resume(&assignment).map_err(|e| Error::kafka("resuming", &e))
     }
 
     /// Gives partitions up after [`Event::Revoked`].

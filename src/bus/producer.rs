@@ -22,7 +22,7 @@ const CALL_TIMEOUT: Duration = Duration::from_secs(5);
 /// How often the consumer is polled during a wait.
 const KEEP_ALIVE_INTERVAL: Duration = Duration::from_millis(100);
 /// The largest record that any of litflow's topics takes by default.
-pub(super) const MESSAGE_MAX_BYTES: usize = 16 << 20;
+const MESSAGE_MAX_BYTES: (usize, &str) = (16 << 20, "16777216");
 
 /// What a crash may do to the outputs.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -64,7 +64,7 @@ pub(super) const DEFAULTS: [(&str, &str); 8] = [
     ("linger.ms", "5"),
     ("queue.buffering.max.kbytes", "65536"),
     ("queue.buffering.max.messages", "200000"),
-    ("message.max.bytes", "16777216"), // MESSAGE_MAX_BYTES
+    ("message.max.bytes", MESSAGE_MAX_BYTES.1),
     // Each transaction meets CONCURRENT_TRANSACTIONS once and then waits this long.
     ("retry.backoff.ms", "5"),
 ];
@@ -74,6 +74,7 @@ pub struct Producer {
     client: ThreadedProducer<DeliveryContext>,
     /// None is at-least-once.
     transactional_id: Option<String>,
+    message_max_bytes: usize,
     open: bool,
 }
 
@@ -155,7 +156,7 @@ impl Producer {
         }
         let config = options.client(&defaults, &options.producer);
         let client = kafka::create(config.create_with_context(DeliveryContext::new(options)))?;
-        let producer = Self { client, transactional_id, open: false };
+        let producer = Self { client, transactional_id, message_max_bytes: message_max_bytes(options), open: false };
         if producer.transactional_id.is_some() {
             let deadline = Instant::now() + Duration::from_secs(60);
             producer.again("preparing transactions", Some(deadline), &mut || Ok(()), |client| {
@@ -192,9 +193,11 @@ impl Producer {
             }
             let error = KafkaError::MessageProduction(code);
             return Err(match code {
-                RDKafkaErrorCode::MessageSizeTooLarge => {
-                    Error::TooLarge { topic: record.topic.clone(), bytes: record.bytes(), limit: MESSAGE_MAX_BYTES }
-                }
+                RDKafkaErrorCode::MessageSizeTooLarge => Error::TooLarge {
+                    topic: record.topic.clone(),
+                    bytes: record.bytes(),
+                    limit: self.message_max_bytes,
+                },
                 RDKafkaErrorCode::Fatal | RDKafkaErrorCode::Fenced => self.fatal("sending a record", &error),
                 _ => match Error::kafka("sending a record", &error) {
                     // The transaction is in an error state: its abort clears it.
@@ -301,6 +304,12 @@ impl Producer {
     fn refused_or(&self, error: Error) -> Error {
         self.client.context().client.check().err().unwrap_or(error)
     }
+}
+
+/// The largest record that a producer with these options takes.
+pub fn message_max_bytes(options: &Options) -> usize {
+    let set = options.producer.get("message.max.bytes").or_else(|| options.properties.get("message.max.bytes"));
+    set.and_then(|bytes| bytes.parse().ok()).unwrap_or(MESSAGE_MAX_BYTES.0)
 }
 
 /// Puts a record into the client's buffer.

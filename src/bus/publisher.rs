@@ -4,7 +4,7 @@
 //! order; bounded, so that a slow cluster slows the caller.
 
 use super::codec::Record;
-use super::producer::{DEFAULTS, DeliveryContext, Outgoing, enqueue};
+use super::producer::{DEFAULTS, DeliveryContext, Outgoing, enqueue, message_max_bytes};
 use super::{Error, Options, codec, kafka, topics};
 use crate::ErrorClass;
 use crate::article::ArticleEvent;
@@ -18,6 +18,7 @@ const FINISH_TIMEOUT: Duration = Duration::from_secs(120);
 /// Sends values to topics and knows what became of them.
 pub struct Publisher {
     client: ThreadedProducer<DeliveryContext>,
+    options: Options,
     sent: Published,
     budget: Option<usize>,
 }
@@ -64,7 +65,7 @@ impl Publisher {
         options.check()?;
         let config = options.client(&DEFAULTS, &options.producer);
         let client = kafka::create(config.create_with_context(DeliveryContext::new(options)))?;
-        Ok(Self { client, sent: Published::default(), budget })
+        Ok(Self { client, options: options.clone(), sent: Published::default(), budget })
     }
 
     /// Publishes an article event under its id.
@@ -78,12 +79,12 @@ impl Publisher {
     /// Those of this value (class poison), and those of records sent before that ended the publisher.
     pub fn publish<T: Record>(&mut self, topic: &str, key: &str, value: &T) -> Result<(), PublishError> {
         let value = value.encode()?;
-        Ok(self.send(&Outgoing {
+        self.send(&Outgoing {
             topic: topic.to_owned(),
             key: Some(key.as_bytes().to_vec()),
             value: Some(value),
             headers: None,
-        })?)
+        })
     }
 
     /// Publishes bytes as they are: a dead letter that is sent again, a tombstone.
@@ -100,7 +101,7 @@ impl Publisher {
                     return Err(PublishError::Bus(Error::TooLarge {
                         topic: record.topic.clone(),
                         bytes: record.bytes(),
-                        limit: super::producer::MESSAGE_MAX_BYTES,
+                        limit: message_max_bytes(&self.options),
                     }));
                 }
                 Err(code) => {

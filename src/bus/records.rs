@@ -5,6 +5,7 @@
 
 use crate::article::{Passage, Section};
 use crate::tagger::{Mention, ModelRef, TaggedDocument};
+use crate::text::CodePoints;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
@@ -264,12 +265,12 @@ impl EntityMention {
     /// The records of all mentions of `tagged`, in order. Lazily, because together they repeat each
     /// sentence once a mention. Linear in the text and the mentions.
     pub fn all<'a>(tagged: &'a TaggedDocument, source: &'a SourceRecord) -> impl Iterator<Item = Self> + 'a {
-        // Mentions come ordered by passage and begin, so one sentence is sliced once and kept.
-        let mut passage_bytes = (u32::MAX, ByteOffsets::default());
+        // Mentions come ordered by passage, so each passage is indexed once.
+        let mut indexed = (u32::MAX, CodePoints::new(""));
         tagged.mentions.iter().map(move |mention| {
             let passage = &tagged.document.passages[mention.passage as usize];
-            if passage_bytes.0 != mention.passage {
-                passage_bytes = (mention.passage, ByteOffsets::new(&passage.text));
+            if indexed.0 != mention.passage {
+                indexed = (mention.passage, CodePoints::new(&passage.text));
             }
             let sentences = sentences_of(tagged, mention.passage as usize);
             let (sentence_begin, sentence_end) =
@@ -294,8 +295,7 @@ impl EntityMention {
                 section: passage.section,
                 sentence_begin,
                 sentence_end,
-                sentence_text: shown
-                    .then(|| passage_bytes.1.slice(&passage.text, sentence_begin, sentence_end).to_owned()),
+                sentence_text: indexed.1.slice(sentence_begin, sentence_end).filter(|_| shown).map(str::to_owned),
                 model: tagged.model.clone(),
                 source: source.clone(),
             }
@@ -305,26 +305,4 @@ impl EntityMention {
 
 fn sentences_of(tagged: &TaggedDocument, passage: usize) -> &[(u32, u32)] {
     tagged.sentences.get(passage).map_or(&[], Vec::as_slice)
-}
-
-/// Byte offsets of a text's code points; empty for ASCII text, where they are the same.
-#[derive(Default)]
-struct ByteOffsets(Vec<usize>);
-
-impl ByteOffsets {
-    fn new(text: &str) -> Self {
-        if text.is_ascii() {
-            return Self(Vec::new());
-        }
-        Self(text.char_indices().map(|(byte, _)| byte).chain([text.len()]).collect())
-    }
-
-    /// `text[begin..end]` in code points, cut off at the end of the text.
-    fn slice<'t>(&self, text: &'t str, begin: u32, end: u32) -> &'t str {
-        let byte = |point: u32| match self.0.as_slice() {
-            [] => (point as usize).min(text.len()),
-            offsets => offsets[(point as usize).min(offsets.len() - 1)],
-        };
-        &text[byte(begin)..byte(end).max(byte(begin))]
-    }
 }

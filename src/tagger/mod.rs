@@ -4,6 +4,7 @@
 //! nothing else. A call may wait (that is the back-pressure); dropping the future gives the work up.
 
 pub mod decode;
+pub mod dictionary;
 mod document;
 pub mod encode;
 pub mod engine;
@@ -14,6 +15,7 @@ mod testing;
 #[cfg(test)]
 mod tests;
 
+pub use dictionary::Dictionary;
 pub use engine::{Engine, Options, StartError};
 pub use mention::{Mention, ModelRef, TaggedDocument};
 

@@ -18,6 +18,8 @@ use std::time::{Duration, Instant};
 
 const START_TIMEOUT: Duration = Duration::from_secs(90);
 const STOP_TIMEOUT: Duration = Duration::from_secs(10);
+const RUN: &str = "run-";
+const LOCK: &str = "owner.lock";
 const HEAP: &str = "-Xmx256m";
 /// Any id will do: a node talks only to itself.
 const CLUSTER_ID: &str = "bGl0ZmxvdyBsb2NhbCBrYQ";
@@ -41,9 +43,16 @@ pub struct Local {
     bootstrap_servers: String,
     stop: Option<Sender<()>>,
     keeper: Option<JoinHandle<()>>,
+    home: PathBuf,
     folder: PathBuf,
     /// Removed after the broker has stopped.
-    _temporary: Option<tempfile::TempDir>,
+    _temporary: Option<Temporary>,
+}
+
+/// A folder that goes with the broker, locked as long as this process lives.
+struct Temporary {
+    _folder: tempfile::TempDir,
+    _lock: File,
 }
 
 impl Local {
@@ -100,6 +109,7 @@ impl Local {
             bootstrap_servers: format!("127.0.0.1:{port}"),
             stop: Some(stop),
             keeper: Some(keeper),
+            home,
             folder,
             _temporary: temporary,
         };
@@ -110,6 +120,11 @@ impl Local {
     /// Where clients connect.
     pub fn bootstrap_servers(&self) -> &str {
         &self.bootstrap_servers
+    }
+
+    /// The folder with the jars, `libs/`.
+    pub fn home(&self) -> &Path {
+        &self.home
     }
 
     /// The folder with the broker's data and its log, `kafka.log`.
@@ -181,11 +196,7 @@ fn keep(mut server: Command, stop: &Receiver<()>, exited: &OnceLock<String>) {
             return;
         }
     };
-    loop {
-        match stop.recv_timeout(Duration::from_millis(50)) {
-            Err(RecvTimeoutError::Timeout) => {}
-            Ok(()) | Err(RecvTimeoutError::Disconnected) => break,
-        }
+    while let Err(RecvTimeoutError::Timeout) = stop.recv_timeout(Duration::from_millis(50)) {
         if let Ok(Some(status)) = child.try_wait() {
             let _ = exited.set(status.to_string());
             return;
@@ -250,16 +261,31 @@ fn find_java() -> Result<PathBuf, Error> {
         .ok_or_else(|| Error::Broker("a local Apache Kafka needs Java 17: no `java` in JAVA_HOME/bin or PATH".into()))
 }
 
-fn folder(home: &Path, data: Option<&Path>) -> Result<(PathBuf, Option<tempfile::TempDir>), Error> {
+fn folder(home: &Path, data: Option<&Path>) -> Result<(PathBuf, Option<Temporary>), Error> {
     match data {
         Some(data) => {
             fs::create_dir_all(data).map_err(|e| cannot("create", data, &e))?;
             Ok((absolute(data)?, None))
         }
         None => {
+            sweep(home);
             let temporary =
-                tempfile::Builder::new().prefix("run-").tempdir_in(home).map_err(|e| cannot("write to", home, &e))?;
-            Ok((temporary.path().to_owned(), Some(temporary)))
+                tempfile::Builder::new().prefix(RUN).tempdir_in(home).map_err(|e| cannot("write to", home, &e))?;
+            let path = temporary.path().to_owned();
+            let lock = File::create(path.join(LOCK)).and_then(|lock| lock.lock().map(|()| lock));
+            let lock = lock.map_err(|e| cannot("lock", &path, &e))?;
+            Ok((path, Some(Temporary { _folder: temporary, _lock: lock })))
+        }
+    }
+}
+
+/// Removes what processes that were killed have left: their locks went with them.
+fn sweep(home: &Path) {
+    for entry in fs::read_dir(home).into_iter().flatten().flatten() {
+        let is_run = entry.file_name().to_string_lossy().starts_with(RUN);
+        let left_behind = || File::open(entry.path().join(LOCK)).is_ok_and(|lock| lock.try_lock().is_ok());
+        if is_run && left_behind() {
+            let _ = fs::remove_dir_all(entry.path());
         }
     }
 }

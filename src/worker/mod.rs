@@ -1,0 +1,266 @@
+//! The worker: articles in, annotations and entities out, exactly once.
+//!
+//! [`Worker::run`] consumes `articles`, has many of them tagged at a time, and publishes what they become
+//! together with the offsets, hundreds of articles a transaction. What cannot be processed goes to the dead
+//! letters in the same transaction; if those cannot be written, the worker stops rather than skip.
+//! `process` turns one record into records, `window` holds what is being worked on, `stream` is the loop.
+
+pub mod dead_letter;
+mod process;
+mod status;
+mod stream;
+mod window;
+
+pub use status::{Snapshot, State, Status};
+
+use crate::ErrorClass;
+use crate::article;
+use crate::bus::admin::Admin;
+use crate::bus::consumer::Consumer;
+use crate::bus::producer::{Delivery, Producer, message_max_bytes};
+use crate::bus::{self, topics};
+use crate::tagger::{self, Tag};
+use process::Limits;
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::runtime::Handle;
+use tokio::sync::watch;
+
+/// Space that a record's header and framing take of a topic's `max.message.bytes`.
+const RECORD_OVERHEAD: usize = 1_024;
+
+/// The section `worker` of the configuration.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Options {
+    /// `exactly_once`, or `at_least_once` for a cluster without transactions.
+    pub delivery: Delivery,
+    /// A transaction is committed after so many articles …
+    pub transaction_articles: usize,
+    /// … or so many bytes of output …
+    pub transaction_bytes: usize,
+    /// … or so many milliseconds after its first article.
+    pub transaction_interval_ms: u64,
+    /// The most articles that are worked on at a time; it should outlast a commit.
+    pub in_flight_articles: usize,
+    /// The most bytes of articles that are worked on at a time. A single larger article passes alone.
+    pub in_flight_bytes: usize,
+    /// A larger article event is refused.
+    pub article_max_bytes: usize,
+    /// An article that becomes more than this is refused.
+    pub output_max_bytes: usize,
+    /// How long articles on their way may take when the worker ends or loses partitions; what is not done by
+    /// then is left to the next owner.
+    pub drain_timeout_ms: u64,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            delivery: Delivery::ExactlyOnce,
+            transaction_articles: 500,
+            transaction_bytes: 16 << 20,
+            transaction_interval_ms: 500,
+            in_flight_articles: 1_000,
+            in_flight_bytes: 64 << 20,
+            article_max_bytes: 16 << 20,
+            output_max_bytes: 64 << 20,
+            drain_timeout_ms: 10_000,
+        }
+    }
+}
+
+impl Options {
+    /// Refuses what cannot work, naming the key.
+    pub fn check(&self) -> Result<(), String> {
+        let too_small = |key: &str| Err(format!("worker.{key} must be at least 1"));
+        match self {
+            Self { transaction_articles: 0, .. } => too_small("transaction_articles"),
+            Self { transaction_bytes: 0, .. } => too_small("transaction_bytes"),
+            Self { in_flight_articles: 0, .. } => too_small("in_flight_articles"),
+            Self { in_flight_bytes: 0, .. } => too_small("in_flight_bytes"),
+            Self { article_max_bytes: 0, .. } => too_small("article_max_bytes"),
+            Self { output_max_bytes: 0, .. } => too_small("output_max_bytes"),
+            Self { transaction_interval_ms: 10_001.., .. } => {
+                Err("worker.transaction_interval_ms must be at most 10000: a transaction times out after 15 s".into())
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn transaction_interval(&self) -> Duration {
+        Duration::from_millis(self.transaction_interval_ms)
+    }
+
+    fn drain_timeout(&self) -> Duration {
+        Duration::from_millis(self.drain_timeout_ms)
+    }
+}
+
+/// When a worker is to end.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Stop {
+    /// Not yet.
+    #[default]
+    Never,
+    /// When all that is on the topic at the moment this is said has been worked up and committed.
+    AtEnd,
+    /// Now: drain, commit and leave.
+    Now,
+}
+
+/// What a worker did, as far as it was committed.
+#[derive(Debug, Clone, Default, PartialEq, Serialize)]
+pub struct Summary {
+    /// Articles worked up: tagged, deleted or refused.
+    pub articles: u64,
+    /// Articles that were tagged.
+    pub tagged: u64,
+    /// Articles deleted or retracted.
+    pub tombstones: u64,
+    /// Articles refused.
+    pub dead_letters: u64,
+    /// Sentences of the tagged articles.
+    pub sentences: u64,
+    /// Word pieces that went through the encoder.
+    pub tokens: u64,
+    /// Mentions by entity type.
+    pub mentions: BTreeMap<String, u64>,
+    /// Transactions committed.
+    pub transactions: u64,
+    /// From the first article to the last commit.
+    pub seconds: f64,
+}
+
+/// Why a worker ended.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// Options that cannot work.
+    #[error("{0}")]
+    Options(String),
+    /// The cluster.
+    #[error(transparent)]
+    Bus(#[from] bus::Error),
+    /// The tagger has stopped.
+    #[error(transparent)]
+    Tagger(tagger::Error),
+    /// A dead letter cannot be written; to go on would be to lose it.
+    #[error("{topic}-{partition}@{offset} was refused ({reason}) and its dead letter cannot be written: {source}")]
+    #[allow(missing_docs)]
+    DeadLetter { topic: String, partition: i32, offset: i64, reason: &'static str, source: bus::Error },
+    /// Partitions that an open transaction is about belong to somebody else now.
+    #[error("the partitions {0:?} were lost")]
+    Lost(Vec<i32>),
+}
+
+impl Error {
+    /// What it means; one of class fatal or retriable has ended the worker.
+    pub fn class(&self) -> ErrorClass {
+        match self {
+            Self::Bus(error) => error.class(),
+            Self::Lost(_) => ErrorClass::Abort,
+            Self::Options(_) | Self::Tagger(_) | Self::DeadLetter { .. } => ErrorClass::Fatal,
+        }
+    }
+}
+
+/// A worker that has not started.
+pub struct Worker {
+    options: Options,
+    kafka: bus::Options,
+    raw: article::Options,
+    tagger: Arc<dyn Tag>,
+    runtime: Handle,
+    status: Arc<Status>,
+}
+
+impl Worker {
+    /// Checks the options. Articles are tagged by tasks on `runtime`.
+    pub fn build(
+        options: &Options,
+        kafka: &bus::Options,
+        raw: &article::Options,
+        tagger: Arc<dyn Tag>,
+        runtime: Handle,
+    ) -> Result<Self, Error> {
+        options.check().map_err(Error::Options)?;
+        kafka.check()?;
+        for entity_type in tagger.entity_types() {
+            topics::entities(entity_type)?;
+        }
+        Ok(Self {
+            options: options.clone(),
+            kafka: kafka.clone(),
+            raw: raw.clone(),
+            tagger,
+            runtime,
+            status: Arc::default(),
+        })
+    }
+
+    /// What the worker says about itself while it runs.
+    pub fn status(&self) -> Arc<Status> {
+        self.status.clone()
+    }
+
+    /// Works until `stop` says so or an error ends it. Blocks: call it on a thread of its own or by
+    /// `spawn_blocking`, not in an async task.
+    pub fn run(self, stop: watch::Receiver<Stop>) -> Result<Summary, Error> {
+        let status = self.status.clone();
+        let result = self.start().and_then(|stream| stream.run(&stop));
+        status.round(|snapshot| match &result {
+            Ok(_) => snapshot.state = State::Complete,
+            Err(error) => {
+                snapshot.state = State::Failed;
+                snapshot.error = Some(error.to_string());
+            }
+        });
+        result
+    }
+
+    fn start(self) -> Result<stream::Stream, Error> {
+        self.status.round(|_| {});
+        let producer = Producer::new(&self.kafka, self.options.delivery)?;
+        let record = self.record_limits(&producer)?;
+        let limits = Limits {
+            article: self.options.article_max_bytes,
+            output: self.options.output_max_bytes,
+            record,
+            raw: self.raw,
+        };
+        let consumer = Consumer::new(&self.kafka, topics::ARTICLES)?;
+        Ok(stream::Stream::new(self.options, consumer, producer, self.tagger, limits, self.runtime, self.status))
+    }
+
+    /// The largest record that each output topic takes: as the cluster says, or, where it does not, as the
+    /// topic files say. All topics must be there.
+    fn record_limits(&self, producer: &Producer) -> Result<BTreeMap<String, usize>, Error> {
+        let unused = [topics::LABELS, topics::MODELS];
+        let mut needed = topics::all(self.tagger.entity_types())?;
+        needed.retain(|topic| !unused.contains(&topic.name.as_str()));
+        let metadata = producer.metadata()?;
+        for topic in &needed {
+            let known = metadata.topics().iter().any(|known| known.name() == topic.name && known.error().is_none());
+            if !known {
+                let servers = self.kafka.bootstrap_servers.clone();
+                return Err(bus::Error::NoTopic { topic: topic.name.clone(), servers }.into());
+            }
+        }
+        let names: Vec<&str> = needed.iter().map(|topic| topic.name.as_str()).collect();
+        let found = self.runtime.block_on(Admin::new(&self.kafka)?.find(&names)).unwrap_or_else(|error| {
+            tracing::info!("the topics' limits are taken from litflow's own files: {error}");
+            Vec::new()
+        });
+        let limit_on_cluster = |name: &str| {
+            let found = found.iter().find(|found| found.name == name)?;
+            found.config.get("max.message.bytes")?.parse::<usize>().ok()
+        };
+        let limit = |topic: &topics::Topic| {
+            let of_topic = limit_on_cluster(&topic.name).unwrap_or(topic.max_message_bytes());
+            of_topic.min(message_max_bytes(&self.kafka)).saturating_sub(RECORD_OVERHEAD)
+        };
+        Ok(needed.iter().map(|topic| (topic.name.clone(), limit(topic))).collect())
+    }
+}

@@ -1,0 +1,152 @@
+//! One consumed record to the records that it becomes: no Kafka here, only a message in and bytes out.
+
+use super::dead_letter::{Refusal, Stage};
+use crate::ErrorClass;
+use crate::article::{self, ArticleEvent, Op, parse_raw};
+use crate::bus::codec::{self, Record as _};
+use crate::bus::producer::Outgoing;
+use crate::bus::records::{Annotations, EntityMention, SourceRecord};
+use crate::bus::topics;
+use crate::tagger::{self, Tag, TaggedDocument};
+use rdkafka::message::{Message as _, OwnedMessage};
+use std::collections::BTreeMap;
+
+/// The sizes beyond which an article is refused.
+#[derive(Debug, Clone)]
+pub(super) struct Limits {
+    /// Bytes of one article event.
+    pub article: usize,
+    /// Bytes of everything that one article becomes.
+    pub output: usize,
+    /// The largest record that each output topic takes, by name.
+    pub record: BTreeMap<String, usize>,
+    /// Those of raw documents.
+    pub raw: article::Options,
+}
+
+/// What one article becomes.
+#[derive(Debug, Default)]
+pub(super) struct Output {
+    pub records: Vec<Outgoing>,
+    pub counts: Counts,
+}
+
+/// What was done.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(super) struct Counts {
+    pub tagged: u64,
+    pub tombstones: u64,
+    pub sentences: u64,
+    pub tokens: u64,
+    pub mentions: BTreeMap<String, u64>,
+}
+
+impl Counts {
+    pub fn add(&mut self, other: &Self) {
+        self.tagged += other.tagged;
+        self.tombstones += other.tombstones;
+        self.sentences += other.sentences;
+        self.tokens += other.tokens;
+        for (entity_type, count) in &other.mentions {
+            *self.mentions.entry(entity_type.clone()).or_default() += count;
+        }
+    }
+}
+
+/// Why there is no output.
+#[derive(Debug)]
+pub(super) enum Failure {
+    /// The article goes to the dead letters.
+    Refused(Refusal),
+    /// No article can be tagged any more.
+    Stopped(tagger::Error),
+}
+
+impl From<Refusal> for Failure {
+    fn from(refusal: Refusal) -> Self {
+        Self::Refused(refusal)
+    }
+}
+
+/// Decodes, parses, tags and encodes one record.
+pub(super) async fn process(message: &OwnedMessage, tagger: &dyn Tag, limits: &Limits) -> Result<Output, Failure> {
+    let key = std::str::from_utf8(message.key().unwrap_or_default())
+        .map_err(|e| Refusal::new(Stage::Decode, "key_mismatch", format!("the key is not UTF-8: {e}")))?;
+    let Some(event) = decode(key, message, limits)? else { return Ok(tombstone(key)) };
+    if event.op == Op::Delete || event.retracted {
+        return Ok(tombstone(key));
+    }
+    let event = parse_raw(event, &limits.raw).map_err(|e| Refusal::new(Stage::Parse, "unreadable_document", e))?;
+    if event.retracted {
+        return Ok(tombstone(key));
+    }
+    let tagged = tagger.tag(event.into_document()).await.map_err(|error| match error.class() {
+        ErrorClass::Poison => Refusal::new(Stage::Tag, "untaggable", error).into(),
+        _ => Failure::Stopped(error),
+    })?;
+    let source =
+        SourceRecord { topic: message.topic().to_owned(), partition: message.partition(), offset: message.offset() };
+    Ok(encode(&tagged, &source, limits)?)
+}
+
+/// The event; none for a tombstone.
+fn decode(key: &str, message: &OwnedMessage, limits: &Limits) -> Result<Option<ArticleEvent>, Refusal> {
+    let Some(value) = message.payload() else {
+        if key.is_empty() {
+            return Err(Refusal::new(Stage::Decode, "key_mismatch", "a tombstone without a key deletes nothing"));
+        }
+        return Ok(None);
+    };
+    if value.len() > limits.article {
+        let error = format!("{} bytes, more than worker.article_max_bytes = {}", value.len(), limits.article);
+        return Err(Refusal::new(Stage::Decode, "article_too_large", error));
+    }
+    let event = ArticleEvent::decode(value).map_err(|e| Refusal::new(Stage::Decode, e.reason(), e))?;
+    if event.id != key || key.is_empty() {
+        // Only a common key keeps the events of an article in order.
+        let error = format!("the key is {key:?}, the article's id {:?}", event.id);
+        return Err(Refusal::new(Stage::Decode, "key_mismatch", error));
+    }
+    Ok(Some(event))
+}
+
+/// The article is gone: its state is deleted. The entity topics are logs and get nothing.
+fn tombstone(article_id: &str) -> Output {
+    let record = Outgoing { topic: topics::ANNOTATIONS.into(), key: Some(article_id.into()), ..Outgoing::default() };
+    Output { records: vec![record], counts: Counts { tombstones: 1, ..Counts::default() } }
+}
+
+fn encode(tagged: &TaggedDocument, source: &SourceRecord, limits: &Limits) -> Result<Output, Refusal> {
+    let unencodable = |e: codec::Error| Refusal::new(Stage::Encode, e.reason(), e);
+    let key = tagged.document.article_id.as_bytes();
+    let mut records = Vec::with_capacity(tagged.mentions.len() + 1);
+    let mut total = 0;
+    let mut add = |topic: String, value: Vec<u8>| {
+        let bytes = value.len() + key.len();
+        let limit = limits.record.get(&topic).copied().unwrap_or(usize::MAX);
+        if bytes > limit {
+            let error = format!("a record of {bytes} bytes for {topic}, which takes {limit}");
+            return Err(Refusal::new(Stage::Encode, "output_too_large", error));
+        }
+        total += bytes;
+        if total > limits.output {
+            let error = format!("more than worker.output_max_bytes = {} bytes of output", limits.output);
+            return Err(Refusal::new(Stage::Encode, "output_too_large", error));
+        }
+        records.push(Outgoing { topic, key: Some(key.to_vec()), value: Some(value), headers: None });
+        Ok(())
+    };
+    add(topics::ANNOTATIONS.into(), Annotations::new(tagged, source).encode().map_err(unencodable)?)?;
+    let mut mentions: BTreeMap<String, u64> = BTreeMap::new();
+    for mention in EntityMention::all(tagged, source) {
+        let topic =
+            topics::entities(&mention.entity_type).map_err(|e| Refusal::new(Stage::Encode, "unencodable", e))?;
+        add(topic, mention.encode().map_err(unencodable)?)?;
+        *mentions.entry(mention.entity_type).or_default() += 1;
+    }
+    let sentences = tagged.sentences.iter().map(|sentences| sentences.len() as u64).sum();
+    Ok(Output { records, counts: Counts { tagged: 1, tombstones: 0, sentences, tokens: tagged.tokens, mentions } })
+}
+
+#[cfg(test)]
+mod tests;

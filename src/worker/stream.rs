@@ -1,0 +1,498 @@
+//! The loop: consume, hand out, collect in order, publish, commit; give partitions up when asked.
+//!
+//! Everything here happens on one thread. Articles are tagged elsewhere; their results wait in the window
+//! until it is their partition's turn. While a commit is waited for, tagging goes on.
+
+use super::dead_letter::{Refusal, Stage};
+use super::process::{Counts, Failure, Limits, process};
+use super::status::{State, Status};
+use super::window::{Completion, Finished, Window};
+use super::{Error, Options, Stop, Summary};
+use crate::ErrorClass;
+use crate::bus::consumer::{Consumer, Event};
+use crate::bus::producer::Producer;
+use crate::tagger::Tag;
+use crossbeam_channel::{Receiver, Sender, unbounded};
+use futures::FutureExt as _;
+use futures::future::Abortable;
+use rdkafka::message::{Message as _, OwnedMessage};
+use std::collections::{BTreeMap, BTreeSet};
+use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+use tokio::runtime::Handle;
+use tokio::sync::watch;
+
+/// How long a poll waits when there is nothing on its way …
+const IDLE_POLL: Duration = Duration::from_millis(50);
+/// … and when results may come in.
+const BUSY_POLL: Duration = Duration::from_millis(2);
+/// Messages taken in one round, so that results and the clock get their turn.
+const MESSAGES_A_ROUND: usize = 500;
+/// The longest pause after a transaction that failed again and again.
+const LONGEST_PAUSE: Duration = Duration::from_secs(5);
+
+pub(super) struct Stream {
+    options: Options,
+    consumer: Consumer,
+    producer: Producer,
+    tagger: Arc<dyn Tag>,
+    limits: Arc<Limits>,
+    runtime: Handle,
+    status: Arc<Status>,
+
+    phase: Phase,
+    assigned: BTreeSet<i32>,
+    revoking: Option<Revoking>,
+    paused: bool,
+    window: Window,
+    completed: Receiver<Completion>,
+    completions: Sender<Completion>,
+    transaction: Transaction,
+    /// Transactions that failed in a row.
+    setbacks: u32,
+    ends: Ends,
+    first_article: Option<Instant>,
+    summary: Summary,
+}
+
+#[derive(Clone, Copy)]
+enum Phase {
+    Consuming,
+    Draining { deadline: Instant },
+}
+
+/// Partitions that are to be given up when their work is committed.
+struct Revoking {
+    partitions: Vec<i32>,
+    deadline: Instant,
+}
+
+/// What was published since the last commit.
+#[derive(Default)]
+struct Transaction {
+    since: Option<Instant>,
+    articles: usize,
+    bytes: usize,
+    /// Where to begin again if it fails.
+    first: BTreeMap<i32, i64>,
+    /// What it commits: the next offsets.
+    next: BTreeMap<i32, i64>,
+    counts: Counts,
+    refused: BTreeMap<&'static str, u64>,
+}
+
+/// How far each partition has been read, for [`Stop::AtEnd`].
+#[derive(Default)]
+struct Ends {
+    /// The offset after the last message seen.
+    position: BTreeMap<i32, i64>,
+    /// Partitions at their end, as the consumer last reported.
+    at_end: BTreeSet<i32>,
+    /// Where each partition ended when the end was asked for.
+    target: BTreeMap<i32, i64>,
+}
+
+impl Stream {
+    pub fn new(
+        options: Options,
+        consumer: Consumer,
+        producer: Producer,
+        tagger: Arc<dyn Tag>,
+        limits: Limits,
+        runtime: Handle,
+        status: Arc<Status>,
+    ) -> Self {
+        // Bounded by the window: each article in it sends one completion.
+        let (completions, completed) = unbounded();
+        Self {
+            options,
+            consumer,
+            producer,
+            tagger,
+            limits: Arc::new(limits),
+            runtime,
+            status,
+            phase: Phase::Consuming,
+            assigned: BTreeSet::new(),
+            revoking: None,
+            paused: false,
+            window: Window::default(),
+            completed,
+            completions,
+            transaction: Transaction::default(),
+            setbacks: 0,
+            ends: Ends::default(),
+            first_article: None,
+            summary: Summary::default(),
+        }
+    }
+
+    /// Works until it is to stop; then everything done is committed and the group is left.
+    pub fn run(mut self, stop: &watch::Receiver<Stop>) -> Result<Summary, Error> {
+        self.status.round(|snapshot| snapshot.state = State::Consuming);
+        let result = self.work(stop);
+        if result.is_err() {
+            // The brokers would do it after the transaction's time-out; readers need not wait so long.
+            if let Err(error) = self.producer.abort(&mut self.consumer) {
+                tracing::debug!("{error}");
+            }
+        }
+        self.consumer.close();
+        result.map(|()| self.summary)
+    }
+
+    fn work(&mut self, stop: &watch::Receiver<Stop>) -> Result<(), Error> {
+        loop {
+            match self.round(*stop.borrow()) {
+                Ok(true) => return Ok(()),
+                Ok(false) => {}
+                Err(error) if matches!(error.class(), ErrorClass::Abort | ErrorClass::Retriable) => {
+                    self.start_over(&error)?;
+                }
+                Err(error) => return Err(error),
+            }
+        }
+    }
+
+    /// One turn of the loop; true when the work is complete.
+    fn round(&mut self, stop: Stop) -> Result<bool, Error> {
+        if let (Stop::Now, Phase::Consuming) = (stop, self.phase) {
+            tracing::info!(articles = self.window.articles(), "draining");
+            self.phase = Phase::Draining { deadline: Instant::now() + self.options.drain_timeout() };
+            self.consumer.pause()?;
+        }
+        self.consume()?;
+        self.collect()?;
+        if self.transaction.is_due(&self.options) {
+            self.commit()?;
+        }
+        self.finish_revocation()?;
+        self.regulate()?;
+        self.report();
+        match (self.phase, stop) {
+            (Phase::Draining { deadline }, _) => {
+                if self.window.articles() > 0 && Instant::now() < deadline {
+                    return Ok(false);
+                }
+                self.window.clear();
+                self.commit()?;
+                Ok(true)
+            }
+            (Phase::Consuming, Stop::AtEnd) if self.is_at_end()? => {
+                self.commit()?;
+                Ok(true)
+            }
+            (Phase::Consuming, _) => Ok(false),
+        }
+    }
+
+    fn consume(&mut self) -> Result<(), Error> {
+        let busy = self.window.articles() > 0 || self.transaction.since.is_some();
+        let mut wait = match (self.is_full(), busy) {
+            (true, _) => Duration::ZERO,
+            (false, true) => BUSY_POLL,
+            (false, false) => IDLE_POLL,
+        };
+        for _ in 0..MESSAGES_A_ROUND {
+            let Some(event) = self.consumer.poll(wait)? else { return Ok(()) };
+            wait = Duration::ZERO;
+            match event {
+                Event::Message(message) => self.hand_out(*message),
+                Event::EndOfPartition(partition) => {
+                    self.ends.at_end.insert(partition);
+                }
+                Event::Assigned(partitions) => {
+                    tracing::info!(?partitions, "assigned");
+                    self.assigned.extend(partitions);
+                    self.status.round(|snapshot| snapshot.joined = true);
+                }
+                Event::Revoked { partitions, lost } => self.revoke(partitions, lost)?,
+            }
+            if self.is_full() {
+                return Ok(());
+            }
+        }
+        Ok(())
+    }
+
+    /// Has a message worked on, unless its partition is to be given up: then the next owner reads it.
+    fn hand_out(&mut self, message: OwnedMessage) {
+        let partition = message.partition();
+        let is_leaving = self.revoking.as_ref().is_some_and(|revoking| revoking.partitions.contains(&partition));
+        if is_leaving || matches!(self.phase, Phase::Draining { .. }) {
+            return;
+        }
+        self.first_article.get_or_insert_with(Instant::now);
+        self.ends.position.insert(partition, message.offset() + 1);
+        self.ends.at_end.remove(&partition);
+        let message = Arc::new(message);
+        let (ticket, registration) = self.window.enter(message.clone());
+        let (tagger, limits, completions) = (self.tagger.clone(), self.limits.clone(), self.completions.clone());
+        let work = async move {
+            let processed = AssertUnwindSafe(process(&message, &*tagger, &limits)).catch_unwind().await;
+            let result = processed.unwrap_or_else(|_| {
+                let error = "the worker panicked over this article; its log has the place";
+                Err(Failure::Refused(Refusal::new(Stage::Tag, "panic", error)))
+            });
+            // Nobody listens any more when the worker has ended.
+            let _ = completions.send(Completion { partition, ticket, result });
+        };
+        self.runtime.spawn(Abortable::new(work, registration));
+    }
+
+    /// Publishes what is finished, in the order of each partition.
+    fn collect(&mut self) -> Result<(), Error> {
+        if self.is_full()
+            && let Ok(completion) = self.completed.recv_timeout(BUSY_POLL)
+        {
+            self.window.complete(completion);
+        }
+        while let Ok(completion) = self.completed.try_recv() {
+            self.window.complete(completion);
+        }
+        while let Some(finished) = self.window.take_finished() {
+            self.publish(finished)?;
+            if self.transaction.is_full(&self.options) {
+                self.commit()?;
+            }
+        }
+        Ok(())
+    }
+
+    fn publish(&mut self, Finished { message, result }: Finished) -> Result<(), Error> {
+        let (partition, offset) = (message.partition(), message.offset());
+        self.transaction.since.get_or_insert_with(Instant::now);
+        // Before anything is sent: if that fails, this article is to be read again.
+        self.transaction.first.entry(partition).or_insert(offset);
+        self.producer.begin()?;
+        match result {
+            Ok(output) => {
+                for record in &output.records {
+                    self.producer.send(record, &mut self.consumer)?;
+                    self.transaction.bytes += record.bytes();
+                }
+                self.transaction.counts.add(&output.counts);
+            }
+            Err(Failure::Refused(refusal)) => {
+                let letter = refusal.dead_letter(&message);
+                tracing::warn!(
+                    topic = message.topic(),
+                    partition,
+                    offset,
+                    stage = refusal.stage.name(),
+                    reason = refusal.reason,
+                    "dead letter: {}",
+                    refusal.error
+                );
+                self.transaction.bytes += letter.bytes();
+                self.producer.send(&letter, &mut self.consumer).map_err(|source| match source.class() {
+                    ErrorClass::Abort | ErrorClass::Retriable => Error::Bus(source),
+                    ErrorClass::Poison | ErrorClass::Fatal => Error::DeadLetter {
+                        topic: message.topic().to_owned(),
+                        partition,
+                        offset,
+                        reason: refusal.reason,
+                        source,
+                    },
+                })?;
+                *self.transaction.refused.entry(refusal.reason).or_default() += 1;
+            }
+            Err(Failure::Stopped(error)) => return Err(Error::Tagger(error)),
+        }
+        self.transaction.articles += 1;
+        self.transaction.next.insert(partition, offset + 1);
+        Ok(())
+    }
+
+    fn commit(&mut self) -> Result<(), Error> {
+        if self.transaction.since.is_none() {
+            return Ok(());
+        }
+        let began = Instant::now();
+        self.producer.commit(&self.transaction.next, &mut self.consumer)?;
+        let committed = std::mem::take(&mut self.transaction);
+        self.setbacks = 0;
+        committed.emit(began.elapsed());
+        self.summary.articles += committed.articles as u64;
+        self.summary.tagged += committed.counts.tagged;
+        self.summary.tombstones += committed.counts.tombstones;
+        self.summary.dead_letters += committed.refused.values().sum::<u64>();
+        self.summary.sentences += committed.counts.sentences;
+        self.summary.tokens += committed.counts.tokens;
+        for (entity_type, count) in committed.counts.mentions {
+            *self.summary.mentions.entry(entity_type).or_default() += count;
+        }
+        self.summary.transactions += 1;
+        self.summary.seconds = self.first_article.map_or(0.0, |first| first.elapsed().as_secs_f64());
+        Ok(())
+    }
+
+    /// Aborts the transaction and goes back to the last commit.
+    fn start_over(&mut self, error: &Error) -> Result<(), Error> {
+        tracing::warn!(articles = self.transaction.articles, "the transaction failed and is done again: {error}");
+        metrics::counter!("litflow_worker_transactions_total", "result" => "aborted").increment(1);
+        self.producer.abort(&mut self.consumer)?;
+        let mut rewind = self.window.clear();
+        rewind.extend(std::mem::take(&mut self.transaction).first);
+        for (partition, offset) in &rewind {
+            self.ends.position.insert(*partition, *offset);
+            self.ends.at_end.remove(partition);
+        }
+        self.consumer.seek(&rewind)?;
+        let pause = Duration::from_millis(10 << self.setbacks.min(10)).min(LONGEST_PAUSE);
+        self.setbacks += 1;
+        let resume = Instant::now() + pause;
+        while let Some(left) = resume.checked_duration_since(Instant::now()) {
+            std::thread::sleep(left.min(IDLE_POLL));
+            self.consumer.keep_alive()?;
+        }
+        Ok(())
+    }
+
+    fn revoke(&mut self, partitions: Vec<i32>, lost: bool) -> Result<(), Error> {
+        tracing::info!(?partitions, lost, "revoked");
+        let deadline = Instant::now() + self.options.drain_timeout();
+        if !lost {
+            let revoking = self.revoking.get_or_insert(Revoking { partitions: Vec::new(), deadline });
+            revoking.partitions.extend(partitions);
+            return Ok(());
+        }
+        let in_transaction = partitions.iter().any(|partition| self.transaction.first.contains_key(partition));
+        self.forget(&partitions);
+        self.revoking = None;
+        self.consumer.let_go(&partitions)?;
+        if in_transaction { Err(Error::Lost(partitions)) } else { Ok(()) }
+    }
+
+    /// Gives revoked partitions up as soon as what was on its way is committed, or the time for it is over.
+    fn finish_revocation(&mut self) -> Result<(), Error> {
+        let Some(revoking) = &self.revoking else { return Ok(()) };
+        let on_their_way = revoking.partitions.iter().any(|partition| self.window.has(*partition));
+        if on_their_way && Instant::now() < revoking.deadline {
+            return Ok(());
+        }
+        let partitions = revoking.partitions.clone();
+        self.forget(&partitions);
+        if partitions.iter().any(|partition| self.transaction.first.contains_key(partition)) {
+            self.commit()?;
+        }
+        self.revoking = None;
+        self.consumer.let_go(&partitions)?;
+        Ok(())
+    }
+
+    fn forget(&mut self, partitions: &[i32]) {
+        for partition in partitions {
+            self.window.drop_partition(*partition);
+            self.assigned.remove(partition);
+            self.ends.position.remove(partition);
+            self.ends.at_end.remove(partition);
+            self.ends.target.remove(partition);
+        }
+    }
+
+    fn is_full(&self) -> bool {
+        self.window.articles() >= self.options.in_flight_articles || self.window.bytes() >= self.options.in_flight_bytes
+    }
+
+    /// Back-pressure: a full window pauses the partitions, a half empty one lets them flow again.
+    fn regulate(&mut self) -> Result<(), Error> {
+        if matches!(self.phase, Phase::Draining { .. }) {
+            return Ok(());
+        }
+        let half_empty = self.window.articles() <= self.options.in_flight_articles / 2
+            && self.window.bytes() <= self.options.in_flight_bytes / 2;
+        if !self.paused && self.is_full() {
+            self.consumer.pause()?;
+            self.paused = true;
+        } else if self.paused && half_empty {
+            self.consumer.resume()?;
+            self.paused = false;
+        }
+        Ok(())
+    }
+
+    /// Whether everything that was there when the end was asked for is done.
+    fn is_at_end(&mut self) -> Result<bool, Error> {
+        if self.window.articles() > 0 || self.assigned.is_empty() || self.revoking.is_some() {
+            return Ok(false);
+        }
+        for partition in self.assigned.clone() {
+            let target = match self.ends.target.get(&partition) {
+                Some(&target) => target,
+                None => self.find_target(partition)?,
+            };
+            let position = self.ends.position.get(&partition).copied().unwrap_or(0);
+            if position < target && !self.ends.at_end.contains(&partition) {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+
+    /// Notes where a partition ends now, and from where it will be read on to there.
+    fn find_target(&mut self, partition: i32) -> Result<i64, Error> {
+        let (low, high) = self.consumer.watermarks(partition)?;
+        let position = match self.ends.position.get(&partition) {
+            Some(&position) => position,
+            None => self.consumer.committed(partition)?.unwrap_or(low).max(low),
+        };
+        self.ends.position.insert(partition, position);
+        self.ends.target.insert(partition, high);
+        if self.ends.at_end.remove(&partition) && position < high {
+            // What it has reported may be an earlier end. Reading on from the same place makes it report
+            // again: what lies between may be nothing but the marks of transactions.
+            self.consumer.seek(&BTreeMap::from([(partition, position)]))?;
+        }
+        Ok(high)
+    }
+
+    fn report(&self) {
+        let state = if matches!(self.phase, Phase::Draining { .. }) { State::Draining } else { State::Consuming };
+        let in_flight = self.window.articles() + self.transaction.articles;
+        metrics::gauge!("litflow_worker_in_flight_articles").set(in_flight as f64);
+        metrics::gauge!("litflow_worker_in_flight_bytes").set(self.window.bytes() as f64);
+        metrics::gauge!("litflow_worker_assigned_partitions").set(self.assigned.len() as f64);
+        self.status.round(|snapshot| {
+            snapshot.state = state;
+            snapshot.partitions = self.assigned.len();
+            snapshot.in_flight = in_flight;
+            snapshot.articles = self.summary.articles;
+            snapshot.dead_letters = self.summary.dead_letters;
+            snapshot.brokers_down = self.consumer.brokers_down();
+        });
+    }
+}
+
+impl Transaction {
+    fn is_full(&self, options: &Options) -> bool {
+        self.articles >= options.transaction_articles || self.bytes >= options.transaction_bytes
+    }
+
+    fn is_due(&self, options: &Options) -> bool {
+        self.is_full(options) || self.since.is_some_and(|since| since.elapsed() >= options.transaction_interval())
+    }
+
+    /// One emit a commit, of what is visible to readers from now on.
+    fn emit(&self, took: Duration) {
+        let refused: u64 = self.refused.values().sum();
+        metrics::counter!("litflow_worker_transactions_total", "result" => "committed").increment(1);
+        metrics::histogram!("litflow_worker_commit_duration_seconds").record(took.as_secs_f64());
+        for (outcome, count) in
+            [("tagged", self.counts.tagged), ("tombstone", self.counts.tombstones), ("dead_letter", refused)]
+        {
+            metrics::counter!("litflow_worker_articles_total", "outcome" => outcome).increment(count);
+        }
+        for (reason, count) in &self.refused {
+            metrics::counter!("litflow_worker_dead_letters_total", "reason" => *reason).increment(*count);
+        }
+        for (entity_type, count) in &self.counts.mentions {
+            metrics::counter!("litflow_worker_mentions_total", "type" => entity_type.clone()).increment(*count);
+        }
+        metrics::counter!("litflow_worker_sentences_total").increment(self.counts.sentences);
+        metrics::counter!("litflow_worker_tokens_total").increment(self.counts.tokens);
+        metrics::counter!("litflow_worker_output_bytes_total").increment(self.bytes as u64);
+        tracing::debug!(articles = self.articles, refused, bytes = self.bytes, ?took, "committed");
+    }
+}

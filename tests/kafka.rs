@@ -1,0 +1,275 @@
+//! The worker on a real Apache Kafka, started from its Maven artifacts. Skips, with a note, where there is
+//! no Java or `scripts/kafka/fetch` has not run.
+
+mod support;
+
+use litflow::ErrorClass;
+use litflow::article::{ArticleEvent, Op, RawDocument};
+use litflow::bus::admin::Created;
+use litflow::bus::codec::Record as _;
+use litflow::bus::producer::{Delivery, Outgoing, Producer};
+use litflow::bus::reader::{From, Reader, Value};
+use litflow::bus::{self, topics};
+use litflow::worker::{self, State, Stop, Worker};
+use rdkafka::message::{Header, OwnedHeaders};
+use std::collections::BTreeMap;
+use std::process::{Command, Stdio};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+use support::{Cluster, DEADLINE, article, wait_until};
+use tokio::runtime::Runtime;
+use tokio::sync::watch;
+
+#[test]
+fn articles_become_annotations_and_entities() {
+    let Some(cluster) = Cluster::start() else { return };
+    const ARTICLES: usize = 1_200;
+    cluster.publish((0..ARTICLES).map(article));
+
+    let summary = cluster.work("a");
+    assert_eq!((summary.articles, summary.tagged, summary.dead_letters), (ARTICLES as u64, ARTICLES as u64, 0));
+    assert_eq!(summary.mentions["Gene"], 2 * ARTICLES as u64);
+    assert_eq!(summary.mentions["Disease"], ARTICLES as u64);
+    assert!(summary.transactions < 50, "{} transactions", summary.transactions);
+
+    // A client that is not ours sees the same records, each once.
+    let annotations = cluster.foreign_keys(topics::ANNOTATIONS);
+    assert_eq!(annotations.len(), ARTICLES);
+    assert!(annotations.values().all(|&count| count == 1));
+    let genes = cluster.foreign_keys("entities.Gene");
+    assert_eq!(genes.len(), ARTICLES);
+    assert!(genes.values().all(|&count| count == 2));
+
+    for entry in cluster.read("entities.Gene") {
+        let Value::Mention(mention) = entry.value else { panic!("{entry:?}") };
+        assert_eq!(entry.key.as_deref(), Some(mention.article_id.as_str()));
+        let sentence: Vec<char> = mention.sentence_text.unwrap().chars().collect();
+        let begin = (mention.begin - mention.sentence_begin) as usize;
+        let end = (mention.end - mention.sentence_begin) as usize;
+        assert_eq!(sentence[begin..end].iter().collect::<String>(), mention.text);
+        assert_eq!(mention.model.name, "dictionary");
+        assert_eq!(mention.source.topic, topics::ARTICLES);
+    }
+
+    // Nothing is left to do, and doing nothing publishes nothing.
+    assert_eq!(cluster.work("a").articles, 0);
+}
+
+#[test]
+fn topics_are_created_once_and_every_difference_is_found() {
+    let Some(cluster) = Cluster::start() else { return };
+    let admin = cluster.admin();
+    let mut topics = cluster.topics();
+    assert_eq!(cluster.runtime.block_on(admin.check(&topics)).unwrap(), []);
+    let again = cluster.runtime.block_on(admin.create(&topics, None)).unwrap();
+    assert!(again.iter().all(|(_, created)| *created == Created::Existed));
+
+    topics[0].partitions += 1;
+    topics[1].config.insert("cleanup.policy".into(), "delete".into());
+    topics[2].name = "entities.Species".into();
+    let differences = cluster.runtime.block_on(admin.check(&topics)).unwrap();
+    let found: Vec<String> = differences.iter().map(ToString::to_string).collect();
+    assert_eq!(
+        found,
+        [
+            "articles: partitions is 12, should be 13",
+            "annotations: cleanup.policy is compact, should be delete",
+            "entities.Species: topic is missing, should be there",
+        ]
+    );
+}
+
+#[test]
+fn poison_goes_to_the_dead_letters_and_its_neighbours_go_on() {
+    let Some(cluster) = Cluster::start() else { return };
+    let mut unknown_schema = article(1_001).encode().unwrap();
+    unknown_schema[2..10].copy_from_slice(&[0xAB; 8]);
+    let mut bad_utf8 = article(1_002).encode().unwrap();
+    let at = bad_utf8.windows(5).position(|window| window == b"BRCA1").unwrap();
+    bad_utf8[at] = 0xFF;
+    let hostile = r#"<!DOCTYPE a [<!ENTITY a "ha"><!ENTITY b "&a;&a;">]><PubmedArticleSet><PubmedArticle>&b;"#;
+    let raw = RawDocument { content_type: "application/vnd.pubmed+xml".into(), bytes: hostile.as_bytes().to_vec() };
+    let raw = ArticleEvent { title: None, passages: Vec::new(), raw: Some(raw), ..article(1_003) };
+    let empty = ArticleEvent { title: None, passages: Vec::new(), ..article(1_004) };
+    let mut huge = article(1_005);
+    huge.passages[0].text = "p53 ".repeat(400_000);
+    let poison: [(&str, Vec<u8>, &str); 6] = [
+        ("pmid:1000", b"{\"this\": \"is JSON\"}".to_vec(), "not_avro"),
+        ("pmid:1001", unknown_schema, "unknown_schema"),
+        ("pmid:1002", bad_utf8, "malformed_avro"),
+        ("pmid:1003", raw.encode().unwrap(), "unreadable_document"),
+        ("pmid:1004", empty.encode().unwrap(), "unreadable_document"),
+        ("pmid:1005", huge.encode().unwrap(), "output_too_large"),
+    ];
+
+    let mut publisher = cluster.publisher();
+    for (number, (key, value, _)) in poison.iter().enumerate() {
+        publisher.article(&article(number)).unwrap();
+        let header = Header { key: "trace", value: Some("kept") };
+        let record = Outgoing {
+            topic: topics::ARTICLES.into(),
+            key: Some(key.as_bytes().to_vec()),
+            value: Some(value.clone()),
+            headers: Some(OwnedHeaders::new().insert(header)),
+        };
+        publisher.send(&record).unwrap();
+    }
+    publisher.article(&article(poison.len())).unwrap();
+    publisher.finish().unwrap();
+
+    let summary = cluster.work("a");
+    assert_eq!((summary.tagged, summary.dead_letters), (poison.len() as u64 + 1, poison.len() as u64));
+    let letters = cluster.read(topics::DEAD_LETTERS);
+    assert_eq!(letters.len(), poison.len());
+    for (key, value, reason) in &poison {
+        let letter = letters.iter().find(|letter| letter.key.as_deref() == Some(*key)).unwrap();
+        assert_eq!(letter.headers["dlq.reason"], *reason, "{key}: {:?}", letter.headers);
+        assert_eq!(letter.headers["dlq.topic"], topics::ARTICLES);
+        assert_eq!(letter.headers["trace"], "kept");
+        assert!(letter.headers["dlq.offset"].parse::<i64>().is_ok());
+        assert!(matches!(letter.value, Value::Bytes { bytes, .. } if bytes == value.len()), "{key}");
+    }
+    assert_eq!(cluster.foreign_keys(topics::ANNOTATIONS).len(), poison.len() + 1);
+}
+
+#[test]
+fn deletions_and_retractions_leave_tombstones() {
+    let Some(cluster) = Cluster::start() else { return };
+    cluster.publish((0..3).map(article));
+    cluster.publish([
+        ArticleEvent { op: Op::Delete, ..article(0) },
+        ArticleEvent { retracted: true, version: 2, ..article(1) },
+    ]);
+    let summary = cluster.work("a");
+    assert_eq!((summary.tagged, summary.tombstones), (3, 2));
+    let mut last = BTreeMap::new();
+    for entry in cluster.read(topics::ANNOTATIONS) {
+        last.insert(entry.key.unwrap(), matches!(entry.value, Value::Tombstone));
+    }
+    assert_eq!(last, BTreeMap::from([("pmid:0".into(), true), ("pmid:1".into(), true), ("pmid:2".into(), false)]));
+}
+
+#[test]
+fn a_key_goes_where_java_clients_send_it() {
+    let Some(cluster) = Cluster::start() else { return };
+    let keys: Vec<String> = (0..40).map(|number| format!("pmid:{}", number * 7_919)).collect();
+    let mut publisher = cluster.publisher();
+    for key in &keys {
+        let record = Outgoing { topic: topics::LABELS.into(), key: Some(key.clone().into()), ..Outgoing::default() };
+        publisher.send(&record).unwrap();
+    }
+    publisher.finish().unwrap();
+    let lines: String = keys.iter().map(|key| format!("{key}\tx\n")).collect();
+    cluster.produce_with_java(topics::LABELS, &lines);
+
+    let mut partitions: BTreeMap<String, Vec<i32>> = BTreeMap::new();
+    for entry in cluster.read(topics::LABELS) {
+        partitions.entry(entry.key.unwrap()).or_default().push(entry.partition);
+    }
+    assert_eq!(partitions.len(), keys.len());
+    assert!(partitions.values().all(|found| found.len() == 2 && found[0] == found[1]), "{partitions:?}");
+    assert!(partitions.values().any(|found| found[0] != partitions[&keys[0]][0]), "all in one partition");
+}
+
+#[test]
+fn workers_share_and_hand_over_without_loss_or_repetition() {
+    let Some(cluster) = Cluster::start() else { return };
+    const ARTICLES: usize = 4_000;
+    // Small transactions, so that the group changes while many are still to come.
+    let options = worker::Options { transaction_articles: 20, in_flight_articles: 40, ..Default::default() };
+    cluster.publish((0..ARTICLES).map(article));
+
+    std::thread::scope(|scope| {
+        let start = |name: &str| {
+            let (stop, stopped) = watch::channel(Stop::Never);
+            let worker = cluster.worker(name, &options);
+            let status = worker.status();
+            (stop, status, scope.spawn(move || worker.run(stopped).unwrap()))
+        };
+        let (stop_a, status_a, a) = start("a");
+        wait_until("the first worker is at work", || status_a.snapshot().articles > 0);
+        let (stop_b, status_b, b) = start("b");
+        wait_until("the second has its share", || status_b.snapshot().partitions > 0);
+        assert!(status_a.snapshot().partitions < 12);
+        assert!(status_a.ready() && status_a.live());
+        wait_until("the second is at work, or nothing is left", || {
+            status_b.snapshot().articles > 0 || status_a.snapshot().articles == ARTICLES as u64
+        });
+        stop_a.send(Stop::Now).unwrap();
+        let a = a.join().unwrap();
+        assert_eq!(status_a.snapshot().state, State::Complete);
+        wait_until("the second has all partitions", || status_b.snapshot().partitions == 12);
+        stop_b.send(Stop::AtEnd).unwrap();
+        let b = b.join().unwrap();
+        assert_eq!(a.articles + b.articles, ARTICLES as u64);
+    });
+    let annotations = cluster.foreign_keys(topics::ANNOTATIONS);
+    assert_eq!(annotations.len(), ARTICLES);
+    assert!(annotations.values().all(|&count| count == 1));
+    assert_eq!(cluster.read("entities.Disease").len(), ARTICLES);
+}
+
+#[test]
+fn a_worker_whose_place_is_taken_ends_fenced() {
+    let Some(cluster) = Cluster::start() else { return };
+    let (_stop, stopped) = watch::channel(Stop::Never);
+    let worker = cluster.worker("a", &worker::Options::default());
+    let status = worker.status();
+    let running = std::thread::spawn(move || worker.run(stopped));
+    wait_until("the worker has joined", || status.ready());
+    // A second producer of the same transactional id; then there is something to publish.
+    let _usurper = Producer::new(&cluster.options("a"), Delivery::ExactlyOnce).unwrap();
+    cluster.publish([article(1)]);
+    let error = running.join().unwrap().unwrap_err();
+    assert!(matches!(error, worker::Error::Bus(bus::Error::Fenced { .. })), "{error}");
+    assert_eq!(error.class(), ErrorClass::Fatal);
+    assert!(!status.live());
+    assert_eq!(cluster.read(topics::ANNOTATIONS).len(), 0);
+}
+
+/// Not a test of its own: what the next one starts as a process, to kill it.
+#[test]
+#[ignore = "started by another test"]
+fn worker_process() {
+    let Ok(servers) = std::env::var("LITFLOW_TEST_SERVERS") else { return };
+    let runtime = Runtime::new().unwrap();
+    let options = worker::Options { transaction_articles: 20, in_flight_articles: 40, ..Default::default() };
+    let kafka = support::options(&servers, "killed");
+    let tagger = Arc::new(support::dictionary());
+    let worker = Worker::build(&options, &kafka, &Default::default(), tagger, runtime.handle().clone()).unwrap();
+    let (_stop, stopped) = watch::channel(Stop::Never);
+    worker.run(stopped).unwrap();
+}
+
+#[test]
+fn a_killed_worker_loses_and_repeats_nothing() {
+    let Some(cluster) = Cluster::start() else { return };
+    const ARTICLES: usize = 6_000;
+    cluster.publish((0..ARTICLES).map(article));
+    let mut committed = Reader::new(&cluster.options("reader"), &[topics::ANNOTATIONS], From::Beginning).unwrap();
+    for _ in 0..2 {
+        let mut process = Command::new(std::env::current_exe().unwrap())
+            .args(["--exact", "worker_process", "--ignored"])
+            .env("LITFLOW_TEST_SERVERS", cluster.broker.bootstrap_servers())
+            .stdout(Stdio::null())
+            .spawn()
+            .unwrap();
+        for _ in 0..100 {
+            let deadline = Instant::now() + DEADLINE;
+            while committed.next(Duration::from_millis(100)).unwrap().is_none() {
+                assert!(Instant::now() < deadline, "the worker commits nothing");
+            }
+        }
+        process.kill().unwrap();
+        process.wait().unwrap();
+    }
+    // The same transactional id: what the dead worker left open is cleared.
+    let rest = cluster.work("killed");
+    assert!(rest.articles > 0, "the workers were killed too late to prove anything");
+    let annotations = cluster.foreign_keys(topics::ANNOTATIONS);
+    assert_eq!(annotations.len(), ARTICLES);
+    assert!(annotations.values().all(|&count| count == 1));
+    let genes = cluster.foreign_keys("entities.Gene");
+    assert_eq!(genes.len(), ARTICLES);
+    assert!(genes.values().all(|&count| count == 2));
+}

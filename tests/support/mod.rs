@@ -1,0 +1,203 @@
+//! What the integration tests on a real Apache Kafka share.
+
+#![allow(dead_code)] // each test binary uses its part
+
+use litflow::article::{ArticleEvent, ArticleIds, Op, Passage, Section};
+use litflow::bus::admin::Admin;
+use litflow::bus::broker::{Local, LocalOptions};
+use litflow::bus::publisher::Publisher;
+use litflow::bus::reader::{Entry, From, Reader};
+use litflow::bus::{Options, topics};
+use litflow::tagger::{Dictionary, Tag};
+use litflow::worker::{self, Stop, Summary, Worker};
+use std::collections::BTreeMap;
+use std::io::Write as _;
+use std::process::{Command, Stdio};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+use tokio::runtime::Runtime;
+use tokio::sync::watch;
+
+/// No step of any test takes this long on the slowest machine.
+pub const DEADLINE: Duration = Duration::from_secs(120);
+
+/// A cluster of its own for one test, with all topics.
+pub struct Cluster {
+    pub broker: Local,
+    pub runtime: Runtime,
+}
+
+impl Cluster {
+    /// Starts one; none, with a note, where there is no Java or no Kafka.
+    pub fn start() -> Option<Self> {
+        let broker = match Local::start(&LocalOptions::default()) {
+            Ok(broker) => broker,
+            Err(reason) => {
+                eprintln!("skipped: {reason}");
+                return None;
+            }
+        };
+        let cluster = Self { broker, runtime: Runtime::new().unwrap() };
+        let created = cluster.runtime.block_on(cluster.admin().create(&cluster.topics(), None)).unwrap();
+        assert_eq!(created.len(), cluster.topics().len());
+        Some(cluster)
+    }
+
+    pub fn topics(&self) -> Vec<topics::Topic> {
+        topics::all(dictionary().entity_types()).unwrap()
+    }
+
+    pub fn admin(&self) -> Admin {
+        Admin::new(&self.options("admin")).unwrap()
+    }
+
+    /// Options for a worker of this name; group and transactional id are quick to time out.
+    pub fn options(&self, name: &str) -> Options {
+        options(self.broker.bootstrap_servers(), name)
+    }
+
+    pub fn publisher(&self) -> Publisher {
+        Publisher::new(&self.options("publisher"), None).unwrap()
+    }
+
+    /// Publishes articles and waits until they are delivered.
+    pub fn publish(&self, events: impl IntoIterator<Item = ArticleEvent>) {
+        let mut publisher = self.publisher();
+        for event in events {
+            publisher.article(&event).unwrap();
+        }
+        publisher.finish().unwrap();
+    }
+
+    /// Runs a worker until it has worked up what is there.
+    pub fn work(&self, name: &str) -> Summary {
+        self.work_with(name, &worker::Options::default())
+    }
+
+    pub fn work_with(&self, name: &str, options: &worker::Options) -> Summary {
+        let (_stop, stopped) = watch::channel(Stop::AtEnd);
+        self.worker(name, options).run(stopped).unwrap()
+    }
+
+    pub fn worker(&self, name: &str, options: &worker::Options) -> Worker {
+        let tagger = Arc::new(dictionary());
+        let handle = self.runtime.handle().clone();
+        Worker::build(options, &self.options(name), &Default::default(), tagger, handle).unwrap()
+    }
+
+    /// All committed records of a topic.
+    pub fn read(&self, topic: &str) -> Vec<Entry> {
+        let mut reader = Reader::new(&self.options("reader"), &[topic], From::Beginning).unwrap();
+        let deadline = Instant::now() + DEADLINE;
+        let mut entries = Vec::new();
+        while !reader.at_end() {
+            assert!(Instant::now() < deadline, "{topic} has no end");
+            entries.extend(reader.next(Duration::from_secs(1)).unwrap());
+        }
+        entries
+    }
+
+    /// Keys of all committed records of a topic, with how often each stands there, as Apache Kafka's own
+    /// console consumer reads them.
+    pub fn foreign_keys(&self, topic: &str) -> BTreeMap<String, usize> {
+        let output = self.kafka_tool(
+            "org.apache.kafka.tools.consumer.ConsoleConsumer",
+            &[
+                "--topic",
+                topic,
+                "--from-beginning",
+                "--isolation-level",
+                "read_committed",
+                "--property",
+                "print.key=true",
+                "--property",
+                "print.value=false",
+                "--timeout-ms",
+                "4000",
+            ],
+        );
+        let mut keys = BTreeMap::new();
+        // The tool's own log, on the same stream, has no ids.
+        for key in output.lines().filter(|line| line.starts_with("pmid:")) {
+            *keys.entry(key.to_owned()).or_default() += 1;
+        }
+        keys
+    }
+
+    /// Produces `key<TAB>value` lines with Apache Kafka's own console producer.
+    pub fn produce_with_java(&self, topic: &str, lines: &str) {
+        let mut tool = self.kafka_command("org.apache.kafka.tools.ConsoleProducer");
+        tool.args(["--topic", topic, "--property", "parse.key=true"]).stdin(Stdio::piped()).stdout(Stdio::null());
+        let mut tool = tool.spawn().unwrap();
+        tool.stdin.take().unwrap().write_all(lines.as_bytes()).unwrap();
+        assert!(tool.wait().unwrap().success());
+    }
+
+    fn kafka_tool(&self, class: &str, arguments: &[&str]) -> String {
+        let output = self.kafka_command(class).args(arguments).output().unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8(output.stdout).unwrap()
+    }
+
+    /// One of Apache Kafka's own tools, connected to the cluster.
+    fn kafka_command(&self, class: &str) -> Command {
+        let jars = self.broker.home().join("libs").join("*");
+        let log_config = self.broker.folder().join("log4j2.xml");
+        let mut command = Command::new("java");
+        command
+            .arg(format!("-Dlog4j2.configurationFile={}", log_config.display()))
+            .args(["-Xmx128m", "-cp"])
+            .arg(jars)
+            .args([class, "--bootstrap-server", self.broker.bootstrap_servers()]);
+        command
+    }
+}
+
+pub fn options(servers: &str, name: &str) -> Options {
+    Options {
+        bootstrap_servers: servers.to_owned(),
+        group_id: "workers".into(),
+        transactional_id: Some(format!("workers-{name}")),
+        consumer: BTreeMap::from([("session.timeout.ms".into(), "6000".into())]),
+        ..Options::default()
+    }
+}
+
+pub fn dictionary() -> Dictionary {
+    Dictionary::new([("BRCA1", "Gene"), ("p53", "Gene"), ("breast cancer", "Disease"), ("HeLa", "CellLine")]).unwrap()
+}
+
+/// An article with two genes and a disease.
+pub fn article(number: usize) -> ArticleEvent {
+    ArticleEvent {
+        id: format!("pmid:{number}"),
+        version: 1,
+        op: Op::Upsert,
+        ids: ArticleIds { pmid: Some(number.to_string()), ..ArticleIds::default() },
+        source: "pubmed".into(),
+        published: None,
+        revised: None,
+        language: Some("eng".into()),
+        journal: None,
+        publication_types: Vec::new(),
+        retracted: false,
+        mesh: Vec::new(),
+        title: Some("BRCA1 in breast cancer.".into()),
+        passages: vec![Passage {
+            section: Section::Abstract,
+            heading: None,
+            language: None,
+            text: format!("Über article {number}. We studied p53 at length."),
+        }],
+        raw: None,
+    }
+}
+
+/// Waits until `condition` holds; the deadline is a failure.
+pub fn wait_until(what: &str, mut condition: impl FnMut() -> bool) {
+    let deadline = Instant::now() + DEADLINE;
+    while !condition() {
+        assert!(Instant::now() < deadline, "waited too long until {what}");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
