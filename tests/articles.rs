@@ -42,13 +42,13 @@ fn fixtures_are_read_as_their_golden_files_say() {
 
 #[test]
 fn the_demo_articles_are_read_whole() {
-    let demo = Path::new(env!("CARGO_MANIFEST_DIR")).join("demo/articles.xml");
-    let articles: Result<Vec<_>, _> = Articles::new(&[demo], None, &Options::default()).collect();
-    let articles = articles.unwrap();
-    assert_eq!(articles.len(), 22);
+    let demo = Path::new(env!("CARGO_MANIFEST_DIR")).join("demo");
+    let articles = Articles::new(&[demo.join("pubmed.xml"), demo.join("articles.jsonl")], None, &Options::default());
+    let articles = articles.collect::<Result<Vec<_>, _>>().unwrap();
+    assert!(articles.len() >= 20, "{}", articles.len());
     for event in articles {
         let text: usize = event.passages.iter().map(|passage| passage.text.len()).sum();
-        assert!(text > 500 && event.ids.pmcid.is_some() && event.published.is_some(), "{}", event.id);
+        assert!(text > 300 && event.title.is_some(), "{}: {text}", event.id);
     }
 }
 

@@ -2,11 +2,11 @@
 
 use super::{ArticleEvent, Op};
 use crate::error::ErrorClass;
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use std::{fmt, io};
 
 /// How much is taken from an input before it is refused.
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Options {
     /// Longest record (one citation, one article, one line, one text file) in bytes as it stands in
