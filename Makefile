@@ -20,7 +20,7 @@ test: setup ## all tests, those on a real Kafka included
 
 bench: setup ## real tokens per second: the engine alone and the whole path
 	cargo build --release --workspace
-	cargo bench --bench throughput $(ARGS)
+	cargo bench --bench throughput -- $(ARGS)
 
 encoder: setup ## the encoder that training starts from
 	@python3 scripts/fetch.py encoder

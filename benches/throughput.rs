@@ -4,20 +4,20 @@
 //! - `engine`: windows that are tokenised already → labels and scores, on the model threads alone.
 //! - `tag`: documents → sentences, tokens, batches, labels, verified mentions, through [`Engine`].
 //!
-//! The two take turns, and a warm-up of each is not counted. The text is real abstracts where
-//! `../shared/corpora` lies beside the repository, else what `--text` names, one document a line.
+//! The two take turns, and a warm-up of each is not counted. The text is real abstracts: those of
+//! `../shared/corpora` where it lies beside the repository, else those of `demo/`, or what `--text` names.
 //! `benches/peers/compare.py` drives this program round by round beside other software.
 
 use anyhow::{Context, Result, ensure};
 use clap::Parser;
 use futures::StreamExt;
-use litflow::article::{Document, Passage, Section};
+use litflow::article::{self, Articles, Document, Passage, Section};
 use litflow::model::{self, Model, PackedBatch};
 use litflow::tagger::decode::Decoder;
 use litflow::tagger::encode::{SentenceTokenizer, Word};
 use litflow::tagger::{Engine, Options, Tag};
 use litflow::text::sentences;
-use std::io::{BufRead, Read, Write};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Instant;
@@ -30,7 +30,7 @@ struct Args {
     /// Model directory; the shipped model, or else the encoder's stand-in
     #[arg(long)]
     model: Option<PathBuf>,
-    /// Documents, one a line, plain or gzip; real abstracts where they can be found
+    /// Text to measure with: lines of a .txt or .txt.gz, or articles in any format that litflow reads
     #[arg(long)]
     text: Option<PathBuf>,
     /// Rounds that are measured
@@ -54,7 +54,7 @@ struct Args {
     /// Print JSON instead of a table
     #[arg(long)]
     json: bool,
-    /// Write the sentences that are measured to this file, one a line, and go on
+    /// Write the sentences that are measured to this file, a JSON array, and go on
     #[arg(long)]
     dump_sentences: Option<PathBuf>,
     /// Wait for a line on stdin before each round (`engine` or `tag`), and answer with the round's seconds
@@ -103,14 +103,15 @@ fn main() -> Result<()> {
     let alone = EngineAlone::new(load()?, threads, batch_tokens)?;
     let workload = Workload::select(&read_documents(args.text.as_deref())?, args.tokens, &alone)?;
     if let Some(path) = &args.dump_sentences {
-        std::fs::write(path, workload.sentences.join("\n") + "\n").with_context(|| path.display().to_string())?;
+        std::fs::write(path, serde_json::to_vec(&workload.sentences)?).with_context(|| path.display().to_string())?;
     }
     let batches = alone.batches(&workload.windows);
     let whole = Engine::start(load()?, &options)?;
     let run_engine = || timed(|| alone.run(&workload.windows, &batches));
     let run_tag = || timed(|| tag_all(&whole, &workload.documents));
 
-    (run_engine()?, run_tag()?);
+    run_engine()?;
+    run_tag()?;
     if args.paced {
         return answer_lines(&workload, run_engine, run_tag);
     }
@@ -132,34 +133,40 @@ fn default_model() -> Option<PathBuf> {
     known.into_iter().find(|path| path.join("config.json").exists())
 }
 
-/// One document a line.
-fn read_documents(named: Option<&Path>) -> Result<Vec<String>> {
+/// Lines of a `.txt` or `.txt.gz` are documents; anything else is read as articles.
+fn read_documents(named: Option<&Path>) -> Result<Vec<Document>> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
-    let known = ["../shared/corpora/unlabelled/ohsumed_abstracts_txt.txt.gz", "benches/abstracts.txt"];
-    let path = named.map(Path::to_owned).or_else(|| known.map(|path| root.join(path)).into_iter().find(|p| p.exists()));
-    let path = path.context("no text to measure with: name a file with --text, one document a line")?;
-    let bytes = std::fs::read(&path).with_context(|| path.display().to_string())?;
-    let mut text = String::new();
-    if bytes.starts_with(&[0x1f, 0x8b]) {
-        flate2::read::MultiGzDecoder::new(bytes.as_slice()).read_to_string(&mut text)?;
-    } else {
-        text = String::from_utf8(bytes).with_context(|| path.display().to_string())?;
+    let abstracts = root.join("../shared/corpora/unlabelled/ohsumed_abstracts_txt.txt.gz");
+    let known = if abstracts.exists() { abstracts } else { root.join("demo") };
+    let path = named.unwrap_or(&known);
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    if !name.ends_with(".txt") && !name.ends_with(".txt.gz") {
+        let articles = Articles::new(&[path.to_owned()], None, &article::Options::default());
+        return articles.map(|article| Ok(article?.into_document())).collect();
     }
-    Ok(text.lines().filter(|line| !line.trim().is_empty()).map(str::to_owned).collect())
+    let file = std::fs::File::open(path).with_context(|| path.display().to_string())?;
+    let reader: Box<dyn Read> =
+        if name.ends_with(".gz") { Box::new(flate2::read::MultiGzDecoder::new(file)) } else { Box::new(file) };
+    let lines = BufReader::new(reader).lines().enumerate().map(|(number, text)| {
+        let passage = Passage { section: Section::Abstract, heading: None, language: None, text: text? };
+        Ok(Document { article_id: format!("line:{number}"), article_version: 1, passages: vec![passage] })
+    });
+    lines.collect()
 }
 
 impl Workload {
     /// Documents spread evenly over the file, until they have about `tokens` word pieces. Documents with a
     /// sentence longer than a window are left out: other software would cut it off.
-    fn select(texts: &[String], tokens: usize, alone: &EngineAlone) -> Result<Self> {
+    fn select(documents: &[Document], tokens: usize, alone: &EngineAlone) -> Result<Self> {
         let mut workload = Self { documents: Vec::new(), sentences: Vec::new(), windows: Vec::new(), tokens: 0 };
         // Steps of a prime visit every document once, unless their number is a multiple of it.
-        let order = (0..texts.len()).map(|n| n * 7919 % texts.len());
-        for text in order.map(|index| &texts[index]) {
+        let order = (0..documents.len()).map(|n| n * 7919 % documents.len());
+        for document in order.map(|index| &documents[index]) {
             if workload.tokens >= tokens {
                 break;
             }
-            let found: Vec<&str> = sentences(text).into_iter().map(|range| &text[range]).collect();
+            let passages = document.passages.iter().map(|passage| passage.text.as_str());
+            let found: Vec<&str> = passages.flat_map(|text| sentences(text).into_iter().map(|at| &text[at])).collect();
             let encoded: Vec<_> = found.iter().map(|text| alone.tokenizer.encode(text, 0)).collect::<Result<_, _>>()?;
             if encoded.iter().any(|sentence| alone.tokenizer.windows(sentence).len() != 1) {
                 continue;
@@ -172,9 +179,7 @@ impl Workload {
                     words: sentence.words,
                 }),
             );
-            let passage = Passage { section: Section::Abstract, heading: None, language: None, text: text.clone() };
-            let article_id = format!("bench:{}", workload.documents.len());
-            workload.documents.push(Document { article_id, article_version: 1, passages: vec![passage] });
+            workload.documents.push(document.clone());
         }
         ensure!(workload.tokens > 0, "the text has no words");
         Ok(workload)

@@ -60,7 +60,7 @@ def main():
     model = arguments.model.resolve()
 
     with tempfile.TemporaryDirectory() as folder:
-        sentences = Path(folder) / "sentences.txt"
+        sentences = Path(folder) / "sentences.json"
         bench = ["cargo", "bench", "--quiet", "--bench", "throughput", "--", "--paced"]
         ours = Paced("litflow", [*bench, "--model", model, "--tokens", str(arguments.tokens), "--dump-sentences", sentences])
         script = ROOT / "benches/peers/pipeline.py"

@@ -3,12 +3,13 @@
 
     python benches/peers/pipeline.py --model DIR --sentences FILE [--batch-size 32]
 
-Loads the model in fp32 with the pipeline's defaults, runs a warm-up over a part of the sentences, writes
+FILE is a JSON array of strings. Loads the model in fp32 with the pipeline's defaults, runs a warm-up over a part of the sentences, writes
 the number of real word pieces of all sentences, and then for each line of stdin runs them all and writes
 the seconds. `compare.py` drives it.
 """
 
 import argparse
+import json
 import sys
 import time
 from pathlib import Path
@@ -24,8 +25,7 @@ def main():
     parser.add_argument("--batch-size", type=int, default=32)
     arguments = parser.parse_args()
 
-    # Not splitlines: it would also split at characters that litflow leaves within a sentence.
-    sentences = [line for line in arguments.sentences.read_text().split("\n") if line]
+    sentences = json.loads(arguments.sentences.read_text())
     tokenizer = AutoTokenizer.from_pretrained(arguments.model)
     model = AutoModelForTokenClassification.from_pretrained(arguments.model, dtype=torch.float32)
     tagger = pipeline("token-classification", model=model, tokenizer=tokenizer, aggregation_strategy="first")
