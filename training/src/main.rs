@@ -1,1 +1,174 @@
-fn main() {}
+//! `litflow-train`: trains and measures litflow's models.
+
+use anyhow::Context;
+use clap::{Args, Parser, Subcommand};
+use litflow::model::device::{self, DeviceChoice, Options};
+use litflow_training::evaluate::evaluate;
+use litflow_training::fit::{Request, fit};
+use litflow_training::recipe::Recipe;
+use litflow_training::{Error, dataset::LeftOut};
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+
+/// Trains and measures litflow's models.
+#[derive(Parser)]
+#[command(name = "litflow-train", version, about, after_help = EXIT_CODES)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Fine-tunes an encoder on labelled documents and writes a model directory.
+    #[command(after_help = FIT_HELP)]
+    Fit(FitArgs),
+    /// Measures a model on labelled documents, as the worker would run it.
+    #[command(after_help = EVAL_HELP)]
+    Eval(EvalArgs),
+}
+
+const EXIT_CODES: &str = "Exit codes: 0 done; 1 failed; 2 wrong usage or configuration; 3 done, but some input was \
+left out (counted on stderr); 130 interrupted.";
+
+const FIT_HELP: &str = "\
+Each file annotates the types that occur in it; of other types its text says nothing. An article in several
+files is one document. Without --dev a share of the completely annotated documents is held out, always the same.
+Ctrl-C leaves a model of the best weights so far and a checkpoint that --resume goes on from.
+
+Examples:
+  litflow-train fit --data BioRED_Train.PubTator --encoder encoders/minilm-l6 --out models/mine
+  litflow-train fit --data A.PubTator B.PubTator --recipe training/recipes/biored-minilm.toml \\
+      --encoder encoders/minilm-l6 --out models/mine --seed 2";
+
+const EVAL_HELP: &str = "\
+Prints strict entity scores: a mention counts only with its exact begin, end and type.
+
+Examples:
+  litflow-train eval --model models/biored-minilm --data BioRED_Test.PubTator
+  litflow-train eval --model models/mine --data A.PubTator --json | jq .strict.micro.f1";
+
+#[derive(Args)]
+struct FitArgs {
+    /// PubTator files to learn from; of copies of an article the first file has the say.
+    #[arg(long, required = true, num_args = 1.., value_name = "FILE")]
+    data: Vec<PathBuf>,
+    /// PubTator files to develop on; their articles are taken out of --data.
+    #[arg(long, num_args = 1.., value_name = "FILE")]
+    dev: Vec<PathBuf>,
+    /// The pretrained encoder: a directory in Hugging Face's layout.
+    #[arg(long, value_name = "DIR")]
+    encoder: PathBuf,
+    /// Where the model directory is to lie: new or empty.
+    #[arg(long, value_name = "DIR")]
+    out: PathBuf,
+    /// Hyperparameters and how to read the data (TOML).
+    #[arg(long, value_name = "FILE")]
+    recipe: Option<PathBuf>,
+    /// Epochs of the last stage, in the recipe's stead.
+    #[arg(long, value_parser = clap::value_parser!(u16).range(1..))]
+    epochs: Option<u16>,
+    /// Seed, in the recipe's stead.
+    #[arg(long)]
+    seed: Option<u32>,
+    /// Go on from the checkpoint in --out, with the same data and recipe.
+    #[arg(long)]
+    resume: bool,
+    /// `auto`, `cpu` or `cuda:N`.
+    #[arg(long, default_value = "auto")]
+    device: DeviceChoice,
+}
+
+#[derive(Args)]
+struct EvalArgs {
+    /// The model directory.
+    #[arg(long, value_name = "DIR")]
+    model: PathBuf,
+    /// PubTator files with gold annotations.
+    #[arg(long, required = true, num_args = 1.., value_name = "FILE")]
+    data: Vec<PathBuf>,
+    /// JSON instead of a table; fractions, not per cent.
+    #[arg(long)]
+    json: bool,
+    /// `auto`, `cpu` or `cuda:N`.
+    #[arg(long, default_value = "auto")]
+    device: DeviceChoice,
+}
+
+fn main() -> ExitCode {
+    let result = match Cli::parse().command {
+        Command::Fit(args) => run_fit(args),
+        Command::Eval(args) => run_eval(&args),
+    };
+    result.unwrap_or_else(|error| {
+        eprintln!("error: {error:#}");
+        ExitCode::from(error.downcast_ref::<Error>().map_or(1, Error::exit_code))
+    })
+}
+
+fn run_fit(args: FitArgs) -> anyhow::Result<ExitCode> {
+    let mut recipe = args.recipe.as_deref().map_or_else(|| Ok(Recipe::default()), Recipe::read)?;
+    if let (Some(epochs), Some(stage)) = (args.epochs, recipe.stages.last_mut()) {
+        stage.epochs = epochs.into();
+    }
+    recipe.seed = args.seed.map_or(recipe.seed, u64::from);
+
+    // The first Ctrl-C asks the run to stop, a second one ends the process.
+    let interrupted = Arc::new(AtomicBool::new(false));
+    for signal in [signal_hook::consts::SIGINT, signal_hook::consts::SIGTERM] {
+        signal_hook::flag::register_conditional_shutdown(signal, 130, Arc::clone(&interrupted))
+            .and_then(|_| signal_hook::flag::register(signal, Arc::clone(&interrupted)))
+            .context("signals cannot be handled")?;
+    }
+    let device = device::select(args.device).map_err(Error::from)?;
+    let out = args.out.clone();
+    let request = Request {
+        data: args.data,
+        dev: args.dev,
+        encoder: args.encoder,
+        out: args.out,
+        recipe,
+        resume: args.resume,
+        device,
+    };
+    let outcome = fit(&request, &interrupted)?;
+    if let Some(best) = &outcome.best {
+        println!("best: stage {} epoch {}, development documents\n{}", best.stage, best.epoch, best.dev.table());
+    }
+    println!("{}", out.display());
+    if outcome.interrupted {
+        eprintln!("stopped; the same command with --resume goes on");
+        return Ok(ExitCode::from(130));
+    }
+    Ok(exit_code(&outcome.left_out))
+}
+
+fn run_eval(args: &EvalArgs) -> anyhow::Result<ExitCode> {
+    let options = Options { device: args.device, ..Options::default() };
+    let evaluation = evaluate(&args.model, &args.data, &options)?;
+    if args.json {
+        let json = serde_json::json!({
+            "model": evaluation.model,
+            "documents": evaluation.documents,
+            "strict": evaluation.strict,
+            "left_out": evaluation.left_out,
+        });
+        println!("{json:#}");
+    } else {
+        let model = &evaluation.model;
+        println!("{} {}, {} documents, strict, per cent\n", model.name, model.version, evaluation.documents);
+        print!("{}", evaluation.strict.table());
+    }
+    Ok(exit_code(&evaluation.left_out))
+}
+
+/// 0, or 3 where something was left out, which is said on stderr.
+fn exit_code(left_out: &LeftOut) -> ExitCode {
+    if left_out.is_empty() {
+        return ExitCode::SUCCESS;
+    }
+    eprintln!("left out: {left_out}");
+    ExitCode::from(3)
+}

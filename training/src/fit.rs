@@ -1,0 +1,502 @@
+//! The training run.
+
+use crate::checkpoint::{self, Best, Epoch, State};
+use crate::dataset::{DataOptions, Dataset, LeftOut};
+use crate::error::Error;
+use crate::examples::{Encoder, Example, MAX_LABELS, shuffled_batches, thin_out};
+use crate::loss::{ClassWeighting, loss};
+use crate::network::Network;
+use crate::optimizer::{AdamW, schedule};
+use crate::progress::Progress;
+use crate::publish;
+use crate::recipe::{Documents, Recipe};
+use crate::scorer::{Report, Scorer};
+use litflow::model::{Directory, LabelSet};
+use litflow::tagger::encode::SentenceTokenizer;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
+use tch::{Device, Tensor};
+use tokenizers::Tokenizer;
+
+/// What is asked for.
+#[derive(Debug, Clone)]
+pub struct Request {
+    /// PubTator files to learn from.
+    pub data: Vec<PathBuf>,
+    /// PubTator files to develop on; a share of `data` where there are none.
+    pub dev: Vec<PathBuf>,
+    /// The encoder's directory.
+    pub encoder: PathBuf,
+    /// Where the model directory is to lie.
+    pub out: PathBuf,
+    /// How to train.
+    pub recipe: Recipe,
+    /// Whether to go on from `out`'s checkpoint.
+    pub resume: bool,
+    /// Where to compute.
+    pub device: Device,
+}
+
+/// How a run ended.
+#[derive(Debug)]
+pub struct Outcome {
+    /// Whether it was interrupted before its end. The model directory is there all the same.
+    pub interrupted: bool,
+    /// What of the data was left out.
+    pub left_out: LeftOut,
+    /// The best epoch, where one was finished.
+    pub best: Option<Epoch>,
+}
+
+/// Trains a model. When `interrupted` becomes true the run stops after its current step with a checkpoint
+/// and a model directory of the best weights so far.
+pub fn fit(request: &Request, interrupted: &AtomicBool) -> Result<Outcome, Error> {
+    let recipe = &request.recipe;
+    let (data, network) = prepare(request)?;
+    let mut run = Run::start(request, &data, network)?;
+    let mut stopped = false;
+    let mut first_step = 0;
+    'stages: for (stage, plan) in recipe.stages.iter().zip(&data.stages) {
+        for (epoch, batches) in plan.epochs.iter().enumerate() {
+            let place = Place { stage: plan.number, epoch: epoch + 1 };
+            let epoch_step = first_step + plan.steps_before(epoch);
+            if run.has_behind(place) {
+                continue; // a resumed run
+            }
+            for (step, batch) in (epoch_step..).zip(batches).skip((run.state.steps - epoch_step) as usize) {
+                let rate = stage.learning_rate * schedule(step - first_step, plan.steps(), stage.warmup);
+                let examples: Vec<&Example> = batch.iter().map(|&index| &plan.examples[index]).collect();
+                run.step(place, &examples, rate)?;
+                stopped = interrupted.load(Ordering::Relaxed);
+                if stopped {
+                    break 'stages;
+                }
+            }
+            run.end_epoch(place, &data)?;
+            let is_last_stage = plan.number == recipe.stages.len();
+            if is_last_stage && run.epochs_without_gain() >= recipe.patience {
+                break 'stages;
+            }
+        }
+        first_step += plan.steps();
+    }
+    run.finish(&data, stopped)
+}
+
+/// Where in the recipe a step belongs, both from 1.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Place {
+    stage: usize,
+    epoch: usize,
+}
+
+/// The moving parts of a run.
+struct Run<'a> {
+    request: &'a Request,
+    network: Network,
+    optimizer: AdamW,
+    state: State,
+    best: Best,
+    progress: Progress,
+}
+
+impl<'a> Run<'a> {
+    /// At the beginning, or where the checkpoint says.
+    fn start(request: &'a Request, data: &Prepared, network: Network) -> Result<Self, Error> {
+        let recipe = &request.recipe;
+        let fresh = State {
+            recipe: recipe.clone(),
+            train_digest: data.train.digest(),
+            dev_digest: data.dev.digest(),
+            steps: 0,
+            running: (0.0, 0),
+            epochs: Vec::new(),
+        };
+        let new_optimizer = |network: &Network| AdamW::new(network.trainables(&recipe.optimizer), &recipe.optimizer);
+        let (state, (network, optimizer, best)) = if request.resume {
+            let state = resumable(&request.out, &fresh)?;
+            let restored = checkpoint::restore(&request.out, &state, network, new_optimizer)?;
+            (state, restored)
+        } else {
+            let optimizer = new_optimizer(&network);
+            (fresh, (network, optimizer, None))
+        };
+        let progress = Progress::new(data.stages.iter().map(StagePlan::steps).sum(), state.steps);
+        Ok(Self { request, network, optimizer, state, best, progress })
+    }
+
+    fn has_behind(&self, place: Place) -> bool {
+        self.state.epochs.iter().any(|epoch| (epoch.stage, epoch.epoch) == (place.stage, place.epoch))
+    }
+
+    /// One step of the optimiser.
+    fn step(&mut self, place: Place, examples: &[&Example], learning_rate: f64) -> Result<(), Error> {
+        let step = self.state.steps;
+        // A seed a step: a resumed run drops out what an uninterrupted one would have.
+        tch::manual_seed((self.request.recipe.seed << 32 | step) as i64);
+        let batch = self.network.batch(examples)?;
+        let loss = loss(self.network.crf(), &self.network.emissions(&batch, true)?, &batch);
+        let value = loss.f_double_value(&[])?;
+        if !value.is_finite() {
+            return Err(Error::Diverged { step, loss: value });
+        }
+        self.optimizer.step(&loss, learning_rate)?;
+
+        let words: u64 = examples.iter().map(|example| example.words.len() as u64).sum();
+        self.state.steps += 1;
+        self.state.running.0 += value * words as f64;
+        self.state.running.1 += words;
+        self.progress.step(&self.name(place), self.mean_loss(), self.state.running.1);
+        Ok(())
+    }
+
+    /// Scores the epoch, keeps its weights if they are the best, and writes the checkpoint.
+    fn end_epoch(&mut self, place: Place, data: &Prepared) -> Result<(), Error> {
+        let dev = evaluate(&self.network, &data.dev, &data.dev_examples, self.request.recipe.batch_tokens)?;
+        let (loss, scores) = (self.mean_loss(), dev.micro);
+        self.progress.line(&format!(
+            "{}  loss {loss:.4}  dev precision {:.4}  recall {:.4}  F1 {:.4}",
+            self.name(place),
+            scores.precision,
+            scores.recall,
+            scores.f1
+        ));
+        if self.state.best().is_none_or(|best| scores.f1 > best.dev.micro.f1) {
+            let copy = |(name, tensor): (String, Tensor)| (name, tensor.detach().copy());
+            self.best = Some(self.network.named_tensors().into_iter().map(copy).collect());
+        }
+        self.state.epochs.push(Epoch { stage: place.stage, epoch: place.epoch, steps: self.state.steps, loss, dev });
+        self.state.running = (0.0, 0);
+        self.save()
+    }
+
+    /// Finished epochs of the stage since the best one of all.
+    fn epochs_without_gain(&self) -> usize {
+        let stage = self.state.epochs.last().map_or(0, |epoch| epoch.stage);
+        let best = self.state.best().map_or(0, |best| best.steps);
+        self.state.epochs.iter().filter(|epoch| epoch.stage == stage && epoch.steps > best).count()
+    }
+
+    /// Writes the model directory; a run that was stopped also leaves a checkpoint.
+    fn finish(mut self, data: &Prepared, interrupted: bool) -> Result<Outcome, Error> {
+        if interrupted {
+            self.save()?;
+        }
+        let tensors = self.best.take().unwrap_or_else(|| self.network.named_tensors());
+        publish::publish(&publish::Publication {
+            out: &self.request.out,
+            config: self.network.config(),
+            tensors: &tensors,
+            tokenizer: &data.tokenizer,
+            state: &self.state,
+            train: &data.train,
+            dev: &data.dev,
+            files: &self.request.data,
+            parent: &data.encoder_digest,
+        })?;
+        if !interrupted {
+            checkpoint::clear(&self.request.out)?;
+        }
+        self.progress.finish();
+        Ok(Outcome { interrupted, left_out: data.train.left_out, best: self.state.best().cloned() })
+    }
+
+    fn save(&self) -> Result<(), Error> {
+        checkpoint::save(&self.request.out, &self.state, &self.network, &self.optimizer, &self.best)
+    }
+
+    fn mean_loss(&self) -> f64 {
+        self.state.running.0 / self.state.running.1.max(1) as f64
+    }
+
+    fn name(&self, place: Place) -> String {
+        let stages = &self.request.recipe.stages;
+        let Place { stage, epoch } = place;
+        format!("stage {stage}/{} epoch {epoch}/{}", stages.len(), stages[stage - 1].epochs)
+    }
+}
+
+/// All that the loop works on but the network.
+struct Prepared {
+    train: Dataset,
+    dev: Dataset,
+    dev_examples: Vec<Example>,
+    stages: Vec<StagePlan>,
+    tokenizer: Tokenizer,
+    encoder_digest: String,
+}
+
+/// A stage's examples and, epoch by epoch, their batches.
+struct StagePlan {
+    number: usize, // from 1
+    examples: Vec<Example>,
+    epochs: Vec<Vec<Vec<usize>>>,
+}
+
+impl StagePlan {
+    fn steps(&self) -> u64 {
+        self.steps_before(self.epochs.len())
+    }
+
+    fn steps_before(&self, epoch: usize) -> u64 {
+        self.epochs[..epoch].iter().map(|batches| batches.len() as u64).sum()
+    }
+}
+
+fn prepare(request: &Request) -> Result<(Prepared, Network), Error> {
+    let recipe = &request.recipe;
+    let encoder = Directory::read(&request.encoder)?;
+    let tokenizer = encoder.tokenizer(&encoder.config()?)?;
+    let (train, dev) = read_data(request)?;
+
+    let labels = LabelSet::bio(&train.types);
+    if labels.labels().len() > MAX_LABELS {
+        return Err(Error::Usage(format!(
+            "{} entity types, at most {} are supported: choose by `data.types` or join some by `data.rename`",
+            train.types.len(),
+            (MAX_LABELS - 1) / 2
+        )));
+    }
+    let network = Network::new(&encoder, labels.clone(), &recipe.model, recipe.seed, request.device)?;
+    let max_length = recipe.model.max_length;
+    let sentence_tokenizer = SentenceTokenizer::new(tokenizer.clone(), max_length, max_length / 4)?;
+    let encode = |dataset: &Dataset, weighting: ClassWeighting| {
+        let type_weights = weighting.weights(&dataset.mentions_by_type());
+        Encoder { tokenizer: &sentence_tokenizer, labels: &labels, type_weights }.encode(dataset)
+    };
+    let dev_examples = encode(&dev, ClassWeighting::Off)?;
+    let examples = thin_out(encode(&train, recipe.class_weighting)?, &train, &labels, recipe.keep_empty_partial);
+    let stages = plan(recipe, &train, &examples)?;
+    prepare_out(&request.out, request.resume)?;
+    let prepared =
+        Prepared { train, dev, dev_examples, stages, tokenizer, encoder_digest: encoder.digest().to_owned() };
+    Ok((prepared, network))
+}
+
+fn read_data(request: &Request) -> Result<(Dataset, Dataset), Error> {
+    let recipe = &request.recipe;
+    let mut train = Dataset::read(&request.data, &recipe.data)?;
+    let dev = if request.dev.is_empty() {
+        train.hold_out(recipe.dev_share)
+    } else {
+        // The types are those of the training data, in the same order.
+        let options = DataOptions { types: train.types.clone(), ..recipe.data.clone() };
+        let dev = Dataset::read(&request.dev, &options)?;
+        train.remove_documents_of(&dev);
+        dev
+    };
+    eprintln!("{} documents to learn from, {} to develop on", train.documents.len(), dev.documents.len());
+    if dev.documents.is_empty() || train.documents.is_empty() {
+        return Err(Error::Usage(format!(
+            "there must be documents of both kinds; those to develop on are a share (`dev_share` = {}) of those \
+             annotated for every type ({}), or the files of --dev",
+            recipe.dev_share,
+            train.types.join(", ")
+        )));
+    }
+    Ok((train, dev))
+}
+
+fn plan(recipe: &Recipe, train: &Dataset, examples: &[Example]) -> Result<Vec<StagePlan>, Error> {
+    let mut stages = Vec::with_capacity(recipe.stages.len());
+    for (number, stage) in (1..).zip(&recipe.stages) {
+        let belongs =
+            |example: &&Example| stage.documents == Documents::All || train.documents[example.document].is_complete();
+        let examples: Vec<Example> = examples.iter().filter(belongs).cloned().collect();
+        if examples.is_empty() {
+            return Err(Error::Usage(format!("stage {number} has nothing to learn from")));
+        }
+        let seed = |epoch: usize| recipe.seed.wrapping_mul(1_000_003).wrapping_add((number * 1000 + epoch) as u64);
+        let epochs = (0..stage.epochs).map(|epoch| shuffled_batches(&examples, recipe.batch_tokens, seed(epoch)));
+        let epochs: Vec<_> = epochs.collect();
+        let pieces: usize = examples.iter().map(|example| example.ids.len()).sum();
+        eprintln!(
+            "stage {number}: {} sentences, {pieces} word pieces, {} steps an epoch",
+            examples.len(),
+            epochs.first().map_or(0, Vec::len)
+        );
+        stages.push(StagePlan { number, examples, epochs });
+    }
+    Ok(stages)
+}
+
+/// The output folder: new or empty, unless a run is resumed.
+fn prepare_out(out: &Path, resume: bool) -> Result<(), Error> {
+    std::fs::create_dir_all(out).map_err(|error| Error::io(out, error))?;
+    let mut entries = std::fs::read_dir(out).map_err(|error| Error::io(out, error))?;
+    if !resume && entries.next().is_some() {
+        return Err(Error::Usage(format!(
+            "{} is not empty: name another --out, or go on with a stopped run by --resume",
+            out.display()
+        )));
+    }
+    Ok(())
+}
+
+/// The checkpoint's state, if it is of the same run.
+fn resumable(out: &Path, fresh: &State) -> Result<State, Error> {
+    let Some(saved) = checkpoint::state(out)? else {
+        return Err(Error::Usage(format!("{}: there is no checkpoint to resume from", out.display())));
+    };
+    let same_recipe = serde_json::to_value(&saved.recipe).ok() == serde_json::to_value(&fresh.recipe).ok();
+    let same_data = saved.train_digest == fresh.train_digest && saved.dev_digest == fresh.dev_digest;
+    if !(same_recipe && same_data) {
+        let what = if same_recipe { "data" } else { "recipe" };
+        return Err(Error::Usage(format!(
+            "{}: the checkpoint is of a run with another {what}; resume with the same one, or start anew in another --out",
+            out.display()
+        )));
+    }
+    Ok(saved)
+}
+
+fn evaluate(network: &Network, dev: &Dataset, examples: &[Example], batch_tokens: usize) -> Result<Report, Error> {
+    let mut found: Vec<Vec<Vec<_>>> =
+        dev.documents.iter().map(|document| vec![Vec::new(); document.passages.len()]).collect();
+    for (example, spans) in examples.iter().zip(network.predict(examples, batch_tokens)?) {
+        found[example.document][example.passage].extend(spans);
+    }
+    let mut scorer = Scorer::new(&dev.types);
+    for (document, passages) in dev.documents.iter().zip(found) {
+        for (passage, mut predicted) in document.passages.iter().zip(passages) {
+            predicted.retain(|span| document.annotated[span.entity_type]);
+            scorer.add(&passage.spans, &predicted);
+        }
+    }
+    Ok(scorer.report())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::evaluate::evaluate as evaluate_directory;
+    use crate::recipe::Stage;
+    use crate::testing;
+    use std::fmt::Write as _;
+    use std::sync::{Mutex, PoisonError};
+    use tempfile::TempDir;
+
+    /// A folder with an encoder and a corpus that can be learned by heart: genes are spelled `x…`, diseases
+    /// are fever or cancer.
+    fn workplace() -> TempDir {
+        let folder = tempfile::tempdir().unwrap();
+        testing::write_encoder(&folder.path().join("encoder"));
+        let mut corpus = String::new();
+        for id in 0..40 {
+            let (gene, disease) = (format!("xq{}", id % 4), if id % 3 == 0 { "fever" } else { "cancer" });
+            let (title, text) = (format!("The gene {gene}"), format!("{gene} causes {disease} in mice."));
+            let begin = title.len() + 1;
+            let end = begin + gene.len();
+            let _ = writeln!(corpus, "{id}|t|{title}\n{id}|a|{text}");
+            let _ = writeln!(corpus, "{id}\t9\t{}\t{gene}\tGene\t", title.len());
+            let _ = writeln!(corpus, "{id}\t{begin}\t{end}\t{gene}\tGene\t");
+            let _ = writeln!(corpus, "{id}\t{}\t{}\t{disease}\tDisease\t\n", end + 8, end + 8 + disease.len());
+        }
+        std::fs::write(folder.path().join("corpus.pubtator"), corpus).unwrap();
+        folder
+    }
+
+    fn request(folder: &Path, out: &str) -> Request {
+        let mut recipe = Recipe { batch_tokens: 128, dev_share: 0.25, patience: 100, ..Recipe::default() };
+        recipe.model.max_length = 64;
+        recipe.stages = vec![
+            Stage { epochs: 1, learning_rate: 3e-3, ..Stage::default() },
+            Stage { documents: Documents::Complete, epochs: 7, learning_rate: 3e-3, ..Stage::default() },
+        ];
+        Request {
+            data: vec![folder.join("corpus.pubtator")],
+            dev: Vec::new(),
+            encoder: folder.join("encoder"),
+            out: folder.join(out),
+            recipe,
+            resume: false,
+            device: Device::Cpu,
+        }
+    }
+
+    /// libtorch has one random generator for the process: runs that are compared must not interleave.
+    static ONE_RUN: Mutex<()> = Mutex::new(());
+
+    fn fit(request: &Request, interrupted: &AtomicBool) -> Result<Outcome, Error> {
+        let _one_run = ONE_RUN.lock().unwrap_or_else(PoisonError::into_inner);
+        super::fit(request, interrupted)
+    }
+
+    fn weights(out: &Path) -> Vec<u8> {
+        std::fs::read(out.join("model.safetensors")).unwrap()
+    }
+
+    #[test]
+    fn learns_a_corpus_by_heart_and_the_directory_says_the_same() {
+        let folder = workplace();
+        let request = request(folder.path(), "model");
+        let outcome = fit(&request, &AtomicBool::new(false)).unwrap();
+        let best = outcome.best.unwrap();
+        assert!(!outcome.interrupted && outcome.left_out.is_empty());
+        assert_eq!(best.dev.micro.f1, 1.0, "{}", best.dev.table());
+
+        let evaluation = evaluate_directory(&request.out, &request.data, &litflow::model::Options::default()).unwrap();
+        assert_eq!(evaluation.strict.micro.f1, 1.0, "{}", evaluation.strict.table());
+        assert_eq!((evaluation.documents, evaluation.strict.micro.support), (40, 120));
+        assert_eq!(evaluation.model.name, "model");
+
+        let metrics: serde_json::Value =
+            serde_json::from_slice(&std::fs::read(request.out.join("metrics.json")).unwrap()).unwrap();
+        let losses: Vec<f64> =
+            metrics["epochs"].as_array().unwrap().iter().map(|epoch| epoch["loss"].as_f64().unwrap()).collect();
+        assert!(losses.len() == 8 && losses[7] < losses[0] / 10.0, "{losses:?}");
+        assert!(std::fs::read_to_string(request.out.join("README.md")).unwrap().contains("corpus.pubtator"));
+        assert!(!request.out.join("checkpoint").exists());
+    }
+
+    /// Stops a run after its first step, goes on, and compares with a run that was never stopped.
+    #[test]
+    fn a_stopped_run_leaves_a_model_and_goes_on_to_the_same_weights() {
+        let folder = workplace();
+        let short = |out: &str| {
+            let mut request = request(folder.path(), out);
+            request.recipe.stages.truncate(1);
+            request.recipe.stages[0].epochs = 2;
+            request
+        };
+        let whole = short("whole");
+        fit(&whole, &AtomicBool::new(false)).unwrap();
+
+        let mut stopped = short("stopped");
+        let outcome = fit(&stopped, &AtomicBool::new(true)).unwrap();
+        assert!(outcome.interrupted && outcome.best.is_none());
+        evaluate_directory(&stopped.out, &stopped.data, &litflow::model::Options::default()).unwrap();
+
+        let again = fit(&stopped, &AtomicBool::new(false)).unwrap_err();
+        assert!(again.to_string().contains("--resume") && again.exit_code() == 2, "{again}");
+        stopped.resume = true;
+        let outcome = fit(&stopped, &AtomicBool::new(false)).unwrap();
+        assert!(!outcome.interrupted && outcome.best.is_some());
+        assert!(weights(&stopped.out) == weights(&whole.out));
+    }
+
+    #[test]
+    fn a_checkpoint_of_another_recipe_or_of_none_is_refused() {
+        let folder = workplace();
+        let mut other = request(folder.path(), "model");
+        other.resume = true;
+        let error = fit(&other, &AtomicBool::new(false)).unwrap_err();
+        assert!(error.to_string().contains("no checkpoint"), "{error}");
+        other.resume = false;
+        fit(&other, &AtomicBool::new(true)).unwrap();
+        other.resume = true;
+        other.recipe.seed += 1;
+        let error = fit(&other, &AtomicBool::new(false)).unwrap_err();
+        assert!(error.to_string().contains("another recipe"), "{error}");
+    }
+
+    #[test]
+    fn an_encoder_that_lacks_something_is_refused_before_anything_is_written() {
+        let folder = workplace();
+        let request = request(folder.path(), "model");
+        std::fs::remove_file(request.encoder.join("tokenizer.json")).unwrap();
+        let error = fit(&request, &AtomicBool::new(false)).err().unwrap();
+        assert!(error.to_string().contains("tokenizer.json"), "{error}");
+        assert!(!request.out.exists());
+    }
+}

@@ -1,0 +1,208 @@
+//! The model in training: encoder, dropout, classifier, CRF, in fp32 with gradients.
+
+use crate::error::Error;
+use crate::examples::{Batch, Example, sorted_batches};
+use crate::optimizer::Trainable;
+use crate::recipe::{ModelOptions, OptimizerOptions};
+use crate::scorer::Span;
+use litflow::model::config::{HeadKind, Section, TagScheme};
+use litflow::model::crf::{Constraints, Crf};
+use litflow::model::{Bert, Config, Directory, LabelSet, Tag, Weights};
+use tch::{Device, Kind, TchError, Tensor};
+
+/// A tagging network over K labels.
+pub struct Network {
+    bert: Bert,
+    classifier_weight: Tensor, // [K, H]
+    classifier_bias: Tensor,   // [K]
+    crf: Crf,
+    config: Config,
+    labels: LabelSet,
+    dropout: f64,
+    device: Device,
+}
+
+impl Network {
+    /// A network over a pretrained encoder, its head new: the classifier as BERT initialises it, normal
+    /// with the configuration's spread, the CRF at zero.
+    pub fn new(
+        encoder: &Directory,
+        labels: LabelSet,
+        options: &ModelOptions,
+        seed: u64,
+        device: Device,
+    ) -> Result<Self, Error> {
+        let mut config = encoder.config()?;
+        if options.max_length > config.max_position_embeddings {
+            return Err(Error::Usage(format!(
+                "`model.max_length` is {}, the encoder has only {} positions",
+                options.max_length, config.max_position_embeddings
+            )));
+        }
+        config.set_labels(&labels);
+        config.litflow = Some(Section {
+            name: options.name.clone(),
+            version: options.version.clone(),
+            head: HeadKind::Crf,
+            tag_scheme: TagScheme::Bio,
+            max_length: options.max_length,
+            calibration: None,
+        });
+        let bert = Bert::load(&encoder.weights()?.on(device, Kind::Float), &config)?;
+        let (tags, hidden) = (labels.labels().len() as i64, config.hidden_size as i64);
+        tch::manual_seed(seed as i64);
+        let spread = config.other.get("initializer_range").and_then(|range| range.as_f64()).unwrap_or(0.02);
+        let normal = Tensor::f_randn([tags, hidden], (Kind::Float, device))?.f_mul_scalar(spread)?;
+        let zeros = |size: &[i64]| Tensor::f_zeros(size, (Kind::Float, device));
+        let head = [normal, zeros(&[tags])?, zeros(&[tags, tags])?, zeros(&[tags])?, zeros(&[tags])?];
+        Self::assemble(bert, head, config, labels, options.dropout, device)
+    }
+
+    /// Replaces all weights by those of a checkpoint of the same network.
+    pub fn restore(self, weights: Weights) -> Result<Self, Error> {
+        let weights = weights.on(self.device, Kind::Float);
+        let (tags, hidden) = (self.labels.labels().len() as i64, self.config.hidden_size as i64);
+        let head = [
+            weights.float("classifier.weight", &[tags, hidden])?,
+            weights.float("classifier.bias", &[tags])?,
+            weights.float("crf.transitions", &[tags, tags])?,
+            weights.float("crf.start_transitions", &[tags])?,
+            weights.float("crf.end_transitions", &[tags])?,
+        ];
+        let bert = Bert::load(&weights, &self.config)?;
+        Self::assemble(bert, head, self.config, self.labels, self.dropout, self.device)
+    }
+
+    fn assemble(
+        bert: Bert,
+        head: [Tensor; 5],
+        config: Config,
+        labels: LabelSet,
+        dropout: f64,
+        device: Device,
+    ) -> Result<Self, Error> {
+        for parameter in bert.parameters() {
+            let _ = parameter.tensor.f_set_requires_grad(true)?;
+        }
+        for tensor in &head {
+            let _ = tensor.f_set_requires_grad(true)?;
+        }
+        let [classifier_weight, classifier_bias, transitions, start, end] = head;
+        let crf = Crf::new(transitions, start, end, &Constraints::bio(labels.labels()))
+            .expect("the parameters are shaped by the same label set");
+        Ok(Self { bert, classifier_weight, classifier_bias, crf, config, labels, dropout, device })
+    }
+
+    /// The model directory's configuration.
+    pub fn config(&self) -> &Config {
+        &self.config
+    }
+
+    /// The CRF.
+    pub fn crf(&self) -> &Crf {
+        &self.crf
+    }
+
+    /// Pads examples into a batch on the network's device.
+    pub fn batch(&self, examples: &[&Example]) -> Result<Batch, TchError> {
+        Batch::new(examples, self.labels.labels().len(), self.config.pad_token_id as i64, self.device)
+    }
+
+    /// Emissions `[B, W, K]` of a batch's words; `train` switches dropout on.
+    pub fn emissions(&self, batch: &Batch, train: bool) -> Result<Tensor, TchError> {
+        let hidden = self.bert.forward_t(&batch.ids, &batch.mask, train)?; // [B, L, H]
+        let width = hidden.size3()?.2;
+        let index = batch.first_pieces.f_unsqueeze(2)?.f_expand([-1, -1, width], false)?; // [B, W, H]
+        let words = hidden.f_gather(1, &index, false)?.f_dropout(self.dropout, train)?;
+        words.f_linear(&self.classifier_weight, Some(&self.classifier_bias))
+    }
+
+    /// The mentions in each example, offsets of its passage.
+    pub fn predict(&self, examples: &[Example], batch_tokens: usize) -> Result<Vec<Vec<Span>>, Error> {
+        let _no_grad = tch::no_grad_guard();
+        let mut predicted = vec![Vec::new(); examples.len()];
+        for indices in sorted_batches(examples, batch_tokens) {
+            let members: Vec<&Example> = indices.iter().map(|&index| &examples[index]).collect();
+            let batch = self.batch(&members)?;
+            let paths = self.crf.viterbi(&self.emissions(&batch, false)?, &batch.word_mask);
+            for (index, path) in indices.into_iter().zip(paths) {
+                predicted[index] = spans_of(&path, &examples[index].words, &self.labels);
+            }
+        }
+        Ok(predicted)
+    }
+
+    /// Everything that is trained. An encoder layer learns `layer_decay` times as fast as the layer above
+    /// it, the head `head_factor` times as fast as the top layer.
+    pub fn trainables(&self, options: &OptimizerOptions) -> Vec<Trainable> {
+        let layers = self.config.num_hidden_layers;
+        let encoder = self.bert.parameters().into_iter().map(|parameter| Trainable {
+            rate: options.layer_decay.powi((layers - parameter.depth) as i32),
+            sparse: parameter.name == "embeddings.word_embeddings.weight",
+            name: parameter.name,
+            tensor: parameter.tensor,
+            decays: parameter.decays,
+        });
+        let head = self.head().into_iter().map(|(name, tensor)| Trainable {
+            rate: options.head_factor,
+            decays: name == "classifier.weight",
+            sparse: false,
+            name: name.to_owned(),
+            tensor,
+        });
+        encoder.chain(head).collect()
+    }
+
+    /// All tensors under the names that Transformers and litflow read.
+    pub fn named_tensors(&self) -> Vec<(String, Tensor)> {
+        let encoder =
+            self.bert.parameters().into_iter().map(|parameter| (format!("bert.{}", parameter.name), parameter.tensor));
+        encoder.chain(self.head().map(|(name, tensor)| (name.to_owned(), tensor))).collect()
+    }
+
+    fn head(&self) -> [(&'static str, Tensor); 5] {
+        [
+            ("classifier.weight", self.classifier_weight.shallow_clone()),
+            ("classifier.bias", self.classifier_bias.shallow_clone()),
+            ("crf.transitions", self.crf.transitions.shallow_clone()),
+            ("crf.start_transitions", self.crf.start.shallow_clone()),
+            ("crf.end_transitions", self.crf.end.shallow_clone()),
+        ]
+    }
+}
+
+/// Reads a label sequence as strict BIO: a mention begins at `B-X` and goes on over `I-X`; an `I-X` that
+/// continues no `X` is outside.
+pub fn spans_of(path: &[usize], words: &[(u32, u32)], labels: &LabelSet) -> Vec<Span> {
+    let mut spans: Vec<Span> = Vec::new();
+    let mut open = None; // the type of the mention that the next word may continue
+    for (&label, &(begin, end)) in path.iter().zip(words) {
+        match (labels.tags()[label], spans.last_mut()) {
+            (Tag::Begin(entity_type), _) => {
+                spans.push(Span { begin, end, entity_type });
+                open = Some(entity_type);
+            }
+            (Tag::Inside(entity_type), Some(span)) if open == Some(entity_type) => span.end = end,
+            _ => open = None,
+        }
+    }
+    spans
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn label_sequences_become_spans() {
+        let labels = LabelSet::bio(&["Gene", "Disease"]); // O 0, B-Gene 1, I-Gene 2, B-Disease 3, I-Disease 4
+        let words = [(0, 2), (3, 4), (4, 6), (7, 9), (9, 12)];
+        let spans = |path: &[usize]| -> Vec<(u32, u32, usize)> {
+            spans_of(path, &words, &labels).iter().map(|span| (span.begin, span.end, span.entity_type)).collect()
+        };
+        assert_eq!(spans(&[1, 2, 2, 0, 3]), [(0, 6, 0), (9, 12, 1)]);
+        assert_eq!(spans(&[1, 1, 3, 4, 1]), [(0, 2, 0), (3, 4, 0), (4, 9, 1), (9, 12, 0)]);
+        assert_eq!(spans(&[2, 0, 4, 1, 4]), [(7, 9, 0)]);
+        assert_eq!(spans(&[1, 0, 2, 2, 0]), [(0, 2, 0)]);
+    }
+}

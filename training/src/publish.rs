@@ -1,0 +1,125 @@
+//! The model directory that a run leaves: files first, the manifest last.
+
+use crate::checkpoint::State;
+use crate::dataset::Dataset;
+use crate::error::Error;
+use litflow::model::Config;
+use litflow::model::directory::{CONFIG, SAFETENSORS, TOKENIZER, write_manifest};
+use litflow::model::weights::write_safetensors;
+use serde_json::json;
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+use std::fs;
+use std::path::{Path, PathBuf};
+use tch::{Kind, Tensor};
+use tokenizers::Tokenizer;
+
+/// The recipe as a file of the model directory. `litflow-train eval` reads corpora by it.
+pub const RECIPE: &str = "recipe.toml";
+const METRICS: &str = "metrics.json";
+const CARD: &str = "README.md";
+
+/// What goes into the directory.
+pub struct Publication<'a> {
+    /// The directory.
+    pub out: &'a Path,
+    /// Its `config.json`.
+    pub config: &'a Config,
+    /// Its weights; stored in bf16.
+    pub tensors: &'a [(String, Tensor)],
+    /// Its tokenizer.
+    pub tokenizer: &'a Tokenizer,
+    /// How training went.
+    pub state: &'a State,
+    /// What was learned from.
+    pub train: &'a Dataset,
+    /// What it was measured on.
+    pub dev: &'a Dataset,
+    /// The files that the data came from.
+    pub files: &'a [PathBuf],
+    /// Digest of the encoder that training began with.
+    pub parent: &'a str,
+}
+
+/// Writes the directory.
+pub fn publish(publication: &Publication) -> Result<(), Error> {
+    let Publication { out, config, tensors, tokenizer, state, .. } = publication;
+    let write = |name: &str, content: &[u8]| {
+        let file = out.join(name);
+        fs::write(&file, content).map_err(|error| Error::io(&file, error))
+    };
+    write(CONFIG, &pretty(&serde_json::to_value(config).expect("a configuration is plain data")))?;
+    write_safetensors(&out.join(SAFETENSORS), tensors, Kind::BFloat16)?;
+    let tokenizer =
+        tokenizer.to_string(false).map_err(|error| litflow::tagger::encode::Error::Tokenizer(error.to_string()))?;
+    write(TOKENIZER, tokenizer.as_bytes())?;
+    let recipe = toml::to_string(&state.recipe).expect("a recipe is plain data");
+    write(RECIPE, recipe.as_bytes())?;
+    write(METRICS, &pretty(&metrics(publication)))?;
+    write(CARD, card(publication).as_bytes())?;
+    write_manifest(out, Some(publication.parent.to_owned()), Some(publication.train.digest()))?;
+    Ok(())
+}
+
+fn pretty(value: &serde_json::Value) -> Vec<u8> {
+    let mut bytes = serde_json::to_vec_pretty(value).expect("a JSON value can be written");
+    bytes.push(b'\n');
+    bytes
+}
+
+fn metrics(publication: &Publication) -> serde_json::Value {
+    let Publication { state, train, dev, .. } = publication;
+    let size = |data: &Dataset| {
+        let mentions: BTreeMap<&String, u64> = data.types.iter().zip(data.mentions_by_type()).collect();
+        json!({
+            "digest": data.digest(),
+            "documents": data.documents.len(),
+            "complete_documents": data.documents.iter().filter(|document| document.is_complete()).count(),
+            "mentions": mentions,
+        })
+    };
+    json!({
+        "dev": { "strict": state.best().map(|best| &best.dev) },
+        "data": { "train": size(train), "dev": size(dev), "left_out": train.left_out },
+        "epochs": state.epochs,
+    })
+}
+
+/// The model card: what is known for certain. The recipe's `model.card` says the rest.
+fn card(publication: &Publication) -> String {
+    let Publication { state, train, dev, files, .. } = publication;
+    let options = &state.recipe.model;
+    let mut card = format!("# {} {}\n\n", options.name, options.version);
+    if !options.card.is_empty() {
+        let _ = writeln!(card, "{}\n", options.card.trim());
+    }
+    let _ = writeln!(card, "Entity types: {}. Head: linear-chain CRF over BIO tags.\n", train.types.join(", "));
+    let _ = writeln!(card, "## Scores\n");
+    match state.best() {
+        Some(best) => {
+            let _ = writeln!(
+                card,
+                "Strict entity scores in per cent on {} documents held out for development (they chose the best \
+                 epoch, so they flatter a little), with the weights before rounding to bf16:\n\n```\n{}```\n",
+                dev.documents.len(),
+                best.dev.table()
+            );
+        }
+        None => card.push_str("None: training was stopped within its first epoch.\n\n"),
+    }
+    let complete = train.documents.iter().filter(|document| document.is_complete()).count();
+    let _ = writeln!(
+        card,
+        "## Training data\n\n{} documents, {complete} of them annotated for every type, from:\n",
+        train.documents.len()
+    );
+    for file in *files {
+        let _ = writeln!(card, "- `{}`", file.file_name().unwrap_or_default().to_string_lossy());
+    }
+    let _ = writeln!(
+        card,
+        "\nNo document of the development set stands among them. `{RECIPE}` holds the hyperparameters, `{METRICS}` \
+         every epoch's scores, `manifest.json` the digests of encoder and data."
+    );
+    card
+}

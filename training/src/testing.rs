@@ -1,0 +1,84 @@
+//! What the unit tests share: a tokenizer and an encoder too small to be of any other use.
+
+use litflow::model::Config;
+use litflow::model::weights::write_safetensors;
+use std::path::Path;
+use tch::{Device, Kind, Tensor};
+use tokenizers::Tokenizer;
+
+/// Words that the tokenizer knows whole; others are spelled in lower-case letters and digits.
+const WORDS: [&str; 10] = ["the", "in", "of", "and", "causes", "cancer", "mice", "gene", "fever", "."];
+
+/// An uncased BERT tokenizer.
+pub fn tokenizer() -> Tokenizer {
+    vocabulary_json().to_string().parse().unwrap()
+}
+
+fn vocabulary_json() -> serde_json::Value {
+    let characters = (33u8..127).map(|byte| (byte as char).to_ascii_lowercase().to_string());
+    let spelled = characters.flat_map(|character| [format!("##{character}"), character]);
+    let mut vocabulary = serde_json::Map::new();
+    for token in ["[PAD]", "[UNK]", "[CLS]", "[SEP]"].into_iter().chain(WORDS).map(String::from).chain(spelled) {
+        let id = vocabulary.len();
+        vocabulary.entry(token).or_insert(id.into());
+    }
+    serde_json::json!({
+        "version": "1.0",
+        "normalizer": {"type": "BertNormalizer", "clean_text": true, "handle_chinese_chars": true,
+                       "strip_accents": null, "lowercase": true},
+        "pre_tokenizer": {"type": "BertPreTokenizer"},
+        "post_processor": {"type": "BertProcessing", "sep": ["[SEP]", 3], "cls": ["[CLS]", 2]},
+        "model": {"type": "WordPiece", "unk_token": "[UNK]", "continuing_subword_prefix": "##",
+                  "max_input_chars_per_word": 100, "vocab": vocabulary},
+    })
+}
+
+/// Writes a random BERT of two layers, hidden size 32.
+pub fn write_encoder(folder: &Path) {
+    std::fs::create_dir_all(folder).unwrap();
+    std::fs::write(folder.join("tokenizer.json"), vocabulary_json().to_string()).unwrap();
+    let config = Config {
+        vocab_size: tokenizer().get_vocab_size(true),
+        hidden_size: 32,
+        num_hidden_layers: 2,
+        num_attention_heads: 2,
+        intermediate_size: 64,
+        max_position_embeddings: 64,
+        ..Config::default()
+    };
+    std::fs::write(folder.join("config.json"), serde_json::to_string(&config).unwrap()).unwrap();
+
+    tch::manual_seed(3);
+    let mut tensors: Vec<(String, Tensor)> = Vec::new();
+    let mut add = |name: &str, shape: &[i64]| {
+        let tensor = match name {
+            name if name.ends_with("LayerNorm.weight") => Tensor::ones(shape, (Kind::Float, Device::Cpu)),
+            name if name.ends_with("bias") => Tensor::zeros(shape, (Kind::Float, Device::Cpu)),
+            _ => Tensor::randn(shape, (Kind::Float, Device::Cpu)) * 0.1,
+        };
+        tensors.push((name.to_owned(), tensor));
+    };
+    add("embeddings.word_embeddings.weight", &[config.vocab_size as i64, 32]);
+    add("embeddings.position_embeddings.weight", &[64, 32]);
+    add("embeddings.token_type_embeddings.weight", &[2, 32]);
+    add("embeddings.LayerNorm.weight", &[32]);
+    add("embeddings.LayerNorm.bias", &[32]);
+    for layer in 0..2 {
+        for (module, outputs, inputs) in [
+            ("attention.self.query", 32, 32),
+            ("attention.self.key", 32, 32),
+            ("attention.self.value", 32, 32),
+            ("attention.output.dense", 32, 32),
+            ("intermediate.dense", 64, 32),
+            ("output.dense", 32, 64),
+        ] {
+            add(&format!("encoder.layer.{layer}.{module}.weight"), &[outputs, inputs]);
+            add(&format!("encoder.layer.{layer}.{module}.bias"), &[outputs]);
+        }
+        for module in ["attention.output.LayerNorm", "output.LayerNorm"] {
+            add(&format!("encoder.layer.{layer}.{module}.weight"), &[32]);
+            add(&format!("encoder.layer.{layer}.{module}.bias"), &[32]);
+        }
+    }
+    write_safetensors(&folder.join("model.safetensors"), &tensors, Kind::Float).unwrap();
+}
