@@ -22,6 +22,12 @@ pub enum Error {
     /// The tokenizer cannot be used, or failed.
     #[error(transparent)]
     Encode(#[from] litflow::tagger::encode::Error),
+    /// The tagging engine could not be started, for an evaluation.
+    #[error(transparent)]
+    Start(#[from] litflow::tagger::engine::StartError),
+    /// The tagging engine failed at a document.
+    #[error(transparent)]
+    Tag(#[from] litflow::tagger::Error),
     /// libtorch failed.
     #[error("libtorch: {0}")]
     Torch(#[from] tch::TchError),

@@ -1,19 +1,19 @@
-//! Scores a model directory as the worker runs it: its stored weights, precision, windows and decoder.
+//! Scores a model directory as the worker runs it: by the tagging engine, in the precision it would choose.
 
-use crate::dataset::{DataOptions, Dataset, LeftOut};
+use crate::dataset::{DataOptions, Dataset, LabeledDocument, LeftOut};
 use crate::error::Error;
-use crate::examples::{Encoder, Example, sorted_batches};
 use crate::publish::RECIPE;
 use crate::recipe::Recipe;
 use crate::scorer::{Report, Scorer, Span};
-use litflow::model::{Model, Options, PackedBatch};
-use litflow::tagger::ModelRef;
-use litflow::tagger::decode::Decoder;
-use litflow::tagger::encode::SentenceTokenizer;
+use futures::{StreamExt, TryStreamExt};
+use litflow::article::{Document, Passage, Section};
+use litflow::model::{Model, Options};
+use litflow::tagger::engine::{self, Engine};
+use litflow::tagger::{ModelRef, Tag, TaggedDocument};
 use std::path::{Path, PathBuf};
 
-/// Word pieces that go through the encoder together.
-const BATCH_TOKENS: usize = 4096;
+/// Documents in the engine at a time: enough to fill its batches.
+const DOCUMENTS_AT_A_TIME: usize = 64;
 
 /// What an evaluation came to.
 pub struct Evaluation {
@@ -33,59 +33,42 @@ pub fn evaluate(directory: &Path, files: &[PathBuf], options: &Options) -> Resul
     let model = Model::load(directory, options)?;
     let recipe_file = directory.join(RECIPE);
     let recipe = if recipe_file.exists() { Recipe::read(&recipe_file)? } else { Recipe::default() };
+    let reference = model.model_ref().clone();
     let types = model.label_set().entity_types().to_vec();
     let data = Dataset::read(files, &DataOptions { types: types.clone(), ..recipe.data })?;
 
-    let max_length = model.config().max_length();
-    let tokenizer = SentenceTokenizer::new(model.tokenizer().clone(), max_length, max_length / 4)?;
-    let type_weights = vec![1.0; types.len()];
-    let encoder = Encoder { tokenizer: &tokenizer, labels: model.label_set(), type_weights };
-    let examples = encoder.encode(&data)?;
-    let mut found: Vec<Vec<Vec<Span>>> =
-        data.documents.iter().map(|document| vec![Vec::new(); document.passages.len()]).collect();
-    for (example, spans) in examples.iter().zip(predict(&model, &examples)?) {
-        found[example.document][example.passage].extend(spans);
-    }
+    let engine = Engine::start(model, &engine::Options::default())?;
+    let tag = |document: &LabeledDocument| engine.tag(document_of(document));
+    let tagging = futures::stream::iter(&data.documents).map(tag).buffered(DOCUMENTS_AT_A_TIME).try_collect();
+    let tagged: Vec<TaggedDocument> = futures::executor::block_on(tagging)?;
+
     let mut scorer = Scorer::new(&types);
-    for (document, passages) in data.documents.iter().zip(found) {
-        for (passage, mut predicted) in document.passages.iter().zip(passages) {
-            predicted.retain(|span| document.annotated[span.entity_type]);
+    for (document, tagged) in data.documents.iter().zip(tagged) {
+        let mut predicted = vec![Vec::new(); document.passages.len()];
+        for mention in tagged.mentions {
+            let entity_type = types.iter().position(|entity_type| *entity_type == mention.entity_type);
+            if let Some(entity_type) = entity_type.filter(|&entity_type| document.annotated[entity_type]) {
+                let span = Span { begin: mention.begin, end: mention.end, entity_type };
+                predicted[mention.passage as usize].push(span);
+            }
+        }
+        for (passage, predicted) in document.passages.iter().zip(predicted) {
             scorer.add(&passage.spans, &predicted);
         }
     }
-    Ok(Evaluation {
-        model: model.model_ref().clone(),
-        documents: data.documents.len(),
-        strict: scorer.report(),
-        left_out: data.left_out,
-    })
+    let (documents, left_out) = (data.documents.len(), data.left_out);
+    Ok(Evaluation { model: reference, documents, strict: scorer.report(), left_out })
 }
 
-fn predict(model: &Model, examples: &[Example]) -> Result<Vec<Vec<Span>>, Error> {
-    let decoder = Decoder::new(model.label_set(), model.head());
-    let mut predicted = vec![Vec::new(); examples.len()];
-    for indices in sorted_batches(examples, BATCH_TOKENS) {
-        let mut batch = PackedBatch::default();
-        for &index in &indices {
-            batch.ids.extend(examples[index].ids.iter().map(|&id| id as u32));
-            batch.lengths.push(examples[index].ids.len() as u32);
-        }
-        let emissions = model.emissions(&batch)?;
-        let mut first = 0;
-        for index in indices {
-            let example = &examples[index];
-            let rows = example.first_pieces.iter().map(|&piece| emissions.row(first + piece as usize));
-            let spans = decoder.decode(&rows.flatten().copied().collect::<Vec<f32>>());
-            predicted[index] = spans
-                .into_iter()
-                .map(|span| Span {
-                    begin: example.words[span.words.start].0,
-                    end: example.words[span.words.end - 1].1,
-                    entity_type: span.entity_type,
-                })
-                .collect();
-            first += example.ids.len();
-        }
+/// The document without its gold mentions. Passages keep their places, by which the mentions come back.
+fn document_of(document: &LabeledDocument) -> Document {
+    let passage = |passage: &crate::dataset::LabeledPassage| {
+        let section = if passage.offset == 0 { Section::Title } else { Section::Abstract };
+        Passage::new(section, passage.text.clone())
+    };
+    Document {
+        article_id: format!("pmid:{}", document.id),
+        article_version: 1,
+        passages: document.passages.iter().map(passage).collect(),
     }
-    Ok(predicted)
 }

@@ -372,27 +372,13 @@ mod tests {
     use crate::evaluate::evaluate as evaluate_directory;
     use crate::recipe::Stage;
     use crate::testing;
-    use std::fmt::Write as _;
     use std::sync::{Mutex, PoisonError};
     use tempfile::TempDir;
 
-    /// A folder with an encoder and a corpus that can be learned by heart: genes are spelled `x…`, diseases
-    /// are fever or cancer.
     fn workplace() -> TempDir {
         let folder = tempfile::tempdir().unwrap();
         testing::write_encoder(&folder.path().join("encoder"));
-        let mut corpus = String::new();
-        for id in 0..40 {
-            let (gene, disease) = (format!("xq{}", id % 4), if id % 3 == 0 { "fever" } else { "cancer" });
-            let (title, text) = (format!("The gene {gene}"), format!("{gene} causes {disease} in mice."));
-            let begin = title.len() + 1;
-            let end = begin + gene.len();
-            let _ = writeln!(corpus, "{id}|t|{title}\n{id}|a|{text}");
-            let _ = writeln!(corpus, "{id}\t9\t{}\t{gene}\tGene\t", title.len());
-            let _ = writeln!(corpus, "{id}\t{begin}\t{end}\t{gene}\tGene\t");
-            let _ = writeln!(corpus, "{id}\t{}\t{}\t{disease}\tDisease\t\n", end + 8, end + 8 + disease.len());
-        }
-        std::fs::write(folder.path().join("corpus.pubtator"), corpus).unwrap();
+        testing::write_corpus(&folder.path().join("corpus.pubtator"));
         folder
     }
 

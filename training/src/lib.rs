@@ -19,6 +19,7 @@ pub mod publish;
 pub mod recipe;
 pub mod scorer;
 #[cfg(test)]
+#[path = "../tests/support/mod.rs"]
 mod testing;
 
 pub use error::Error;

@@ -1,7 +1,11 @@
-//! What the unit tests share: a tokenizer and an encoder too small to be of any other use.
+//! What unit and integration tests share: a tokenizer, an encoder and a corpus too small to be of other use.
+
+// The lint knows test functions, not what they share.
+#![allow(clippy::unwrap_used)]
 
 use litflow::model::Config;
 use litflow::model::weights::write_safetensors;
+use std::fmt::Write as _;
 use std::path::Path;
 use tch::{Device, Kind, Tensor};
 use tokenizers::Tokenizer;
@@ -81,4 +85,21 @@ pub fn write_encoder(folder: &Path) {
         }
     }
     write_safetensors(&folder.join("model.safetensors"), &tensors, Kind::Float).unwrap();
+}
+
+/// Writes a corpus that can be learned by heart, 40 documents of 3 mentions: genes are `xq0` to `xq3`,
+/// diseases fever and cancer.
+pub fn write_corpus(file: &Path) {
+    let mut corpus = String::new();
+    for id in 0..40 {
+        let (gene, disease) = (format!("xq{}", id % 4), if id % 3 == 0 { "fever" } else { "cancer" });
+        let (title, text) = (format!("The gene {gene}"), format!("{gene} causes {disease} in mice."));
+        let begin = title.len() + 1;
+        let end = begin + gene.len();
+        writeln!(corpus, "{id}|t|{title}\n{id}|a|{text}").unwrap();
+        writeln!(corpus, "{id}\t9\t{}\t{gene}\tGene\t", title.len()).unwrap();
+        writeln!(corpus, "{id}\t{begin}\t{end}\t{gene}\tGene\t").unwrap();
+        writeln!(corpus, "{id}\t{}\t{}\t{disease}\tDisease\t\n", end + 8, end + 8 + disease.len()).unwrap();
+    }
+    std::fs::write(file, corpus).unwrap();
 }

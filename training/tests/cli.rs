@@ -1,0 +1,129 @@
+//! The command as a user has it: exit codes, JSON, Ctrl-C.
+
+// The lint knows test functions, not their helpers.
+#![allow(clippy::unwrap_used)]
+
+mod support;
+
+use std::io::{BufRead, BufReader, Read};
+use std::path::Path;
+use std::process::{Command, Output, Stdio};
+use tempfile::TempDir;
+
+const RECIPE: &str = r#"
+batch_tokens = 128
+dev_share = 0.25
+
+[model]
+name = "tiny"
+max_length = 64
+
+[[stages]]
+epochs = 3
+learning_rate = 3e-3
+"#;
+
+fn workplace() -> TempDir {
+    let folder = tempfile::tempdir().unwrap();
+    support::write_encoder(&folder.path().join("encoder"));
+    support::write_corpus(&folder.path().join("corpus.pubtator"));
+    std::fs::write(folder.path().join("recipe.toml"), RECIPE).unwrap();
+    folder
+}
+
+fn command(folder: &Path, arguments: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_litflow-train"));
+    command.current_dir(folder).args(arguments);
+    command
+}
+
+fn run(folder: &Path, arguments: &[&str]) -> Output {
+    command(folder, arguments).output().unwrap()
+}
+
+const FIT: [&str; 9] =
+    ["fit", "--data", "corpus.pubtator", "--encoder", "encoder", "--recipe", "recipe.toml", "--out", "model"];
+
+#[test]
+fn fit_and_eval() {
+    let folder = workplace();
+    let fitted = run(folder.path(), &FIT);
+    let (results, log) = (String::from_utf8_lossy(&fitted.stdout), String::from_utf8_lossy(&fitted.stderr));
+    assert_eq!(fitted.status.code(), Some(0), "{log}");
+    assert!(results.contains("micro") && log.contains("dev precision"), "{results}\n{log}");
+
+    let evaluated = run(folder.path(), &["eval", "--model", "model", "--data", "corpus.pubtator", "--json"]);
+    assert_eq!(evaluated.status.code(), Some(0));
+    let json: serde_json::Value = serde_json::from_slice(&evaluated.stdout).unwrap();
+    for scores in ["/strict/micro", "/strict/macro", "/strict/types/Gene", "/strict/types/Disease"] {
+        let scores = json.pointer(scores).unwrap();
+        for name in ["precision", "recall", "f1"] {
+            assert!((0.0..=1.0).contains(&scores[name].as_f64().unwrap()));
+        }
+        assert!(scores["support"].is_u64());
+    }
+    assert_eq!(json["model"]["name"], "tiny");
+    let table = run(folder.path(), &["eval", "--model", "model", "--data", "corpus.pubtator"]);
+    assert!(String::from_utf8_lossy(&table.stdout).contains("precision  recall"));
+}
+
+#[test]
+fn interrupted_the_run_leaves_a_model_and_can_go_on() {
+    let folder = workplace();
+    let endless = [&FIT[..], &["--epochs", "2000"]].concat();
+    let mut child = command(folder.path(), &endless).stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
+    let mut log = BufReader::new(child.stderr.take().unwrap());
+    let mut line = String::new();
+    while !line.contains("epoch 2/") {
+        line.clear();
+        assert!(log.read_line(&mut line).unwrap() > 0, "the run ended by itself");
+    }
+    let killed = Command::new("kill").args(["-INT", &child.id().to_string()]).status().unwrap();
+    assert!(killed.success());
+    let mut rest = String::new();
+    log.read_to_string(&mut rest).unwrap();
+    assert_eq!(child.wait().unwrap().code(), Some(130), "{rest}");
+    assert!(rest.contains("--resume"), "{rest}");
+
+    let evaluated = run(folder.path(), &["eval", "--model", "model", "--data", "corpus.pubtator"]);
+    assert_eq!(evaluated.status.code(), Some(0), "{}", String::from_utf8_lossy(&evaluated.stderr));
+    let elsewhere = run(folder.path(), &[&FIT[..], &["--resume"]].concat());
+    assert_eq!(elsewhere.status.code(), Some(2));
+    assert!(String::from_utf8_lossy(&elsewhere.stderr).contains("another recipe"));
+}
+
+#[test]
+fn wrong_input_is_named_and_has_its_exit_code() {
+    let folder = workplace();
+    std::fs::write(folder.path().join("empty"), "").unwrap();
+    std::fs::write(folder.path().join("bad.toml"), "epochs = 3\n").unwrap();
+    let replaced = |from: &str, to: &str| -> Output {
+        let arguments: Vec<&str> = FIT.iter().map(|argument| if *argument == from { to } else { argument }).collect();
+        run(folder.path(), &arguments)
+    };
+    for (output, code, said) in [
+        (replaced("corpus.pubtator", "nowhere"), 1, "nowhere"),
+        (replaced("corpus.pubtator", "empty"), 2, "no PubTator document"),
+        (replaced("encoder", "nowhere"), 1, "nowhere"),
+        (replaced("recipe.toml", "bad.toml"), 2, "epochs"),
+        (run(folder.path(), &["fit", "--data", "corpus.pubtator"]), 2, "--encoder"),
+        (run(folder.path(), &["eval", "--model", "encoder", "--data", "corpus.pubtator"]), 1, "id2label"),
+    ] {
+        let log = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(code), "{log}");
+        assert!(log.contains(said), "{log}");
+    }
+}
+
+#[test]
+fn what_is_left_out_is_said_by_the_exit_code() {
+    let folder = workplace();
+    assert_eq!(run(folder.path(), &FIT).status.code(), Some(0));
+    let mut corpus = std::fs::read_to_string(folder.path().join("corpus.pubtator")).unwrap();
+    corpus.push_str("99|t|The gene xq1\n99|a|\n99\t0\t3\txq1\tGene\t\n\n");
+    std::fs::write(folder.path().join("flawed.pubtator"), corpus).unwrap();
+    let evaluated = run(folder.path(), &["eval", "--model", "model", "--data", "flawed.pubtator"]);
+    assert_eq!(evaluated.status.code(), Some(3));
+    let log = String::from_utf8_lossy(&evaluated.stderr);
+    assert!(log.contains("1 annotations whose offsets do not select their text"), "{log}");
+}
