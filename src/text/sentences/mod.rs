@@ -307,7 +307,8 @@ impl<'t> Before<'t> {
         let label = word_before(before, self.start.min(before.len()), before.len());
         let lead = &before[self.start.min(before.len())..before.len() - label.len()];
         let lead = &lead[char_boundary(lead, lead.len().saturating_sub(BRACKETED))..];
-        label.len() <= 2 && is_item_label(label) && !has_open_bracket(lead)
+        let is_unit = lead.trim_end().ends_with(|c: char| c.is_ascii_digit() || c == ')'); // "× 10(-10) M)."
+        label.len() <= 2 && is_item_label(label) && !is_unit && !has_open_bracket(lead)
     }
 
     /// "J. Smith", "U.S. Army", "and E. Coli" go on; "amphotericin B. Lungs", "at 37 C. Samples",

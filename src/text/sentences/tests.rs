@@ -87,6 +87,7 @@ fn lists_and_labels() {
     for case in [
         "1. Cells were grown.‖ 2. Mice were bred.",
         "Two things are new: 1). It is first. and 2) it is last.",
+        "Binding in controls was 1.0 x 10(-10) M).‖ However, the capacity fell.",
         "It needs: (i) cells; (ii) mice; and (iii) patience.",
         "A–D. Mice were bred.‖ E. The rest.",
         "BACKGROUND: Cells die.‖ METHODS: We looked.‖ RESULTS: They do.",
