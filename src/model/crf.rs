@@ -22,6 +22,7 @@ mod tests;
 
 pub use lattice::Lattice;
 
+use super::{LabelSet, Tag};
 use tch::{Device, Kind, Tensor};
 
 /// The score of what cannot be. Finite, so that gradients stay finite; `exp` of it is 0 in fp32, and sums
@@ -43,20 +44,17 @@ impl Constraints {
         Self { transitions: vec![vec![true; tags]; tags], start: vec![true; tags] }
     }
 
-    /// The BIO scheme: `I-X` only after `B-X` or `I-X`, never first. Any other tag may stand anywhere.
-    pub fn bio<S: AsRef<str>>(tags: &[S]) -> Self {
-        let inside_of = |tag: &S| tag.as_ref().strip_prefix("I-").map(str::to_owned);
-        let type_of = |tag: &S| {
-            let tag = tag.as_ref();
-            tag.strip_prefix("B-").or_else(|| tag.strip_prefix("I-")).map(str::to_owned)
+    /// The BIO scheme: `I-X` only after `B-X` or `I-X`, never first. Any other label may stand anywhere.
+    pub fn bio(labels: &LabelSet) -> Self {
+        let may_follow = |from: &Tag, to: &Tag| match (from, to) {
+            (Tag::Begin(before) | Tag::Inside(before), Tag::Inside(after)) => before == after,
+            (Tag::Outside, Tag::Inside(_)) => false,
+            _ => true,
         };
-        let may_follow = |previous: &S, next: &S| match inside_of(next) {
-            Some(inside) => type_of(previous).as_deref() == Some(inside.as_str()),
-            None => true,
-        };
+        let tags = labels.tags();
         Self {
-            transitions: tags.iter().map(|j| tags.iter().map(|k| may_follow(j, k)).collect()).collect(),
-            start: tags.iter().map(|tag| inside_of(tag).is_none()).collect(),
+            transitions: tags.iter().map(|from| tags.iter().map(|to| may_follow(from, to)).collect()).collect(),
+            start: tags.iter().map(|tag| !matches!(tag, Tag::Inside(_))).collect(),
         }
     }
 

@@ -66,7 +66,7 @@ impl Decoder {
                 (zeros, Constraints::none(count))
             }
             Head::Crf { transitions, start, end } => {
-                (Scores { between: transitions, start, end }, Constraints::bio(labels.labels()))
+                (Scores { between: transitions, start, end }, Constraints::bio(labels))
             }
         };
         assert_eq!((scores.between.len(), scores.start.len(), scores.end.len()), (count * count, count, count));
@@ -346,7 +346,7 @@ mod tests {
         let words = emissions.len() / K;
         let all = (0..K.pow(words as u32))
             .map(|code| (0..words).map(|word| code / K.pow(word as u32) % K).collect::<Vec<usize>>());
-        let allowed = Constraints::bio(labels().labels());
+        let allowed = Constraints::bio(&labels());
         all.filter(|path| allowed.start[path[0]] && path.windows(2).all(|p| allowed.transitions[p[0]][p[1]]))
             .map(|path| {
                 let steps = path.windows(2).map(|pair| scores.between[pair[0] * K + pair[1]]);

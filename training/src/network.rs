@@ -88,7 +88,7 @@ impl Network {
             let _ = tensor.f_set_requires_grad(true)?;
         }
         let [classifier_weight, classifier_bias, transitions, start, end] = head;
-        let crf = Crf::new(transitions, start, end, &Constraints::bio(labels.labels()))
+        let crf = Crf::new(transitions, start, end, &Constraints::bio(&labels))
             .expect("the parameters are shaped by the same label set");
         Ok(Self { bert, classifier_weight, classifier_bias, crf, config, labels, dropout, device })
     }

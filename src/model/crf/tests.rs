@@ -1,6 +1,8 @@
 //! Everything against brute force over all K^n tag sequences.
 
 use super::*;
+use crate::model::Head;
+use crate::tagger::decode::Decoder;
 use proptest::prelude::*;
 
 /// A small problem in plain numbers: emissions `[n][K]`, parameters, constraints.
@@ -13,7 +15,12 @@ struct Problem {
     constraints: Constraints,
 }
 
-const TAGS: [&str; 5] = ["O", "B-Gene", "I-Gene", "B-Disease", "I-Disease"];
+/// O 0, B-Gene 1, I-Gene 2, B-Disease 3, I-Disease 4.
+fn labels() -> LabelSet {
+    LabelSet::bio(&["Gene", "Disease"])
+}
+
+const TAGS: usize = 5;
 
 impl Problem {
     fn tags(&self) -> usize {
@@ -80,12 +87,12 @@ fn batch(problems: &[Problem]) -> (Tensor, Tensor) {
 /// Several sequences of different lengths under one field.
 fn problems() -> impl Strategy<Value = Vec<Problem>> {
     let score = -3.0..3.0f64;
-    let tags = TAGS.len();
+    let tags = TAGS;
     let vector = prop::collection::vec(score.clone(), tags);
     let matrix = prop::collection::vec(vector.clone(), tags);
     let rows = prop::collection::vec(prop::collection::vec(vector.clone(), 1..5), 1..4);
     (rows, matrix, vector.clone(), vector, any::<bool>()).prop_map(move |(rows, transitions, start, end, bio)| {
-        let constraints = if bio { Constraints::bio(&TAGS) } else { Constraints::none(tags) };
+        let constraints = if bio { Constraints::bio(&labels()) } else { Constraints::none(tags) };
         let problem = |emissions| Problem {
             emissions,
             transitions: transitions.clone(),
@@ -150,6 +157,36 @@ proptest! {
         }
     }
 
+    /// The tagger decodes on the host, word by word: the same paths, spans and probabilities.
+    #[test]
+    fn the_decoder_on_the_host_says_the_same(mut problems in problems()) {
+        for problem in &mut problems {
+            problem.constraints = Constraints::bio(&labels());
+        }
+        let crf = problems[0].crf();
+        let (emissions, mask) = batch(&problems);
+        let (paths, lattice) = (crf.viterbi(&emissions, &mask), crf.lattice(&emissions, &mask));
+        let head = Head::Crf {
+            transitions: to_host(&crf.transitions),
+            start: to_host(&crf.start),
+            end: to_host(&crf.end),
+        };
+        let decoder = Decoder::new(&labels(), &head);
+        for (row, problem) in problems.iter().enumerate() {
+            let emissions: Vec<f32> = problem.emissions.concat().iter().map(|&score| score as f32).collect();
+            let spans = decoder.decode(&emissions);
+            let begins = |label: &&usize| **label == 1 || **label == 3;
+            prop_assert_eq!(spans.len(), paths[row].iter().filter(begins).count());
+            for span in spans {
+                let (first, inside) = (1 + 2 * span.entity_type, 2 + 2 * span.entity_type);
+                prop_assert_eq!(paths[row][span.words.start], first);
+                prop_assert!(paths[row][span.words.start + 1..span.words.end].iter().all(|&label| label == inside));
+                let expected = lattice.span_probability(row, span.words.start, span.words.end, first, inside);
+                prop_assert!((span.score - expected).abs() < 1e-4, "{} != {expected}", span.score);
+            }
+        }
+    }
+
     #[test]
     fn likelihoods_agree_with_brute_force(problems in problems(), seed in any::<u64>()) {
         let crf = problems[0].crf();
@@ -191,13 +228,13 @@ proptest! {
 fn gradients_are_the_expected_counts_of_brute_force() {
     let values =
         |seed: usize, n: usize| (0..n).map(|i| ((i * 37 + seed * 101) % 23) as f64 / 8.0 - 1.4).collect::<Vec<_>>();
-    let tags = TAGS.len();
+    let tags = TAGS;
     let problem = Problem {
         emissions: (0..4).map(|word| values(word, tags)).collect(),
         transitions: (0..tags).map(|tag| values(10 + tag, tags)).collect(),
         start: values(20, tags),
         end: values(21, tags),
-        constraints: Constraints::bio(&TAGS),
+        constraints: Constraints::bio(&labels()),
     };
     let crf = problem.crf();
     let (emissions, mask) = batch(std::slice::from_ref(&problem));
@@ -234,7 +271,7 @@ fn likelihood_gradient_agrees_with_finite_differences() {
         transitions: vec![vec![0.2, -0.1, 0.4, 0.3, -0.5]; 5],
         start: vec![0.1, 0.2, -0.3, 0.4, 0.0],
         end: vec![-0.2, 0.3, 0.1, 0.0, 0.6],
-        constraints: Constraints::bio(&TAGS),
+        constraints: Constraints::bio(&labels()),
     };
     let crf = problem.crf();
     let (emissions, mask) = batch(std::slice::from_ref(&problem));
@@ -259,7 +296,7 @@ fn likelihood_gradient_agrees_with_finite_differences() {
 
 #[test]
 fn what_is_forbidden_is_never_decoded_however_high_it_scores() {
-    let crf = Crf::zeros(&Constraints::bio(&TAGS), Device::Cpu);
+    let crf = Crf::zeros(&Constraints::bio(&labels()), Device::Cpu);
     // I-Gene shouts everywhere; only a B-Gene may lead to it.
     let emissions = Tensor::from_slice(&[0f32, 0., 50., 1., 0., 0., 0., 50., 0., 0.]).view([1, 2, 5]);
     let mask = Tensor::from_slice(&[true, true]).view([1, 2]);
