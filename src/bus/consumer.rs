@@ -17,7 +17,7 @@ use rdkafka::{ClientContext, Offset, TopicPartitionList};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// How long a question to the cluster outside the stream may take.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
@@ -41,8 +41,11 @@ pub enum Event {
 pub struct Consumer {
     client: BaseConsumer<GroupContext>,
     topic: String,
-    /// Messages that arrived during [`Consumer::keep_alive`].
+    /// Events that arrived during [`Consumer::keep_alive`].
     set_aside: VecDeque<Event>,
+    /// Partitions that were revoked and not let go yet: the group waits for them.
+    owed: Vec<i32>,
+    last_probe: Option<Instant>,
 }
 
 #[derive(Default)]
@@ -136,7 +139,7 @@ impl Consumer {
         let config = options.client(&defaults, &options.consumer);
         let client: BaseConsumer<GroupContext> = kafka::create(config.create_with_context(context))?;
         client.subscribe(&[topic]).map_err(|e| Error::kafka("subscribing", &e))?;
-        Ok(Self { client, topic: topic.to_owned(), set_aside: VecDeque::new() })
+        Ok(Self { client, topic: topic.to_owned(), set_aside: VecDeque::new(), owed: Vec::new(), last_probe: None })
     }
 
     /// The next event, waiting for it at most `timeout`.
@@ -156,13 +159,12 @@ impl Consumer {
     }
 
     fn fetch(&mut self, timeout: Duration) -> Result<Option<Event>, Error> {
-        let context = self.client.context();
-        context.client.check()?;
-        if let Some(event) = context.next_event() {
+        self.client.context().client.check()?;
+        if let Some(event) = self.next_rebalance() {
             return Ok(Some(event));
         }
         match self.client.poll(timeout) {
-            None => Ok(self.client.context().next_event()),
+            None => Ok(self.next_rebalance()),
             Some(Ok(message)) => {
                 self.client.context().client.alive();
                 Ok(Some(Event::Message(Box::new(message.detach()))))
@@ -173,13 +175,32 @@ impl Consumer {
             }
             Some(Err(error @ KafkaError::MessageConsumptionFatal(_))) => Err(Error::kafka("consuming", &error)),
             // Any other error is of the moment: librdkafka goes on by itself, the context has logged it.
-            Some(Err(_)) => Ok(self.client.context().next_event()),
+            Some(Err(_)) => Ok(self.next_rebalance()),
         }
     }
 
+    fn next_rebalance(&mut self) -> Option<Event> {
+        let event = self.client.context().next_event();
+        if let Some(Event::Revoked { partitions, .. }) = &event {
+            self.owed.extend(partitions);
+        }
+        event
+    }
+
     /// Why no broker can be reached at the moment, if that is so.
-    pub fn brokers_down(&self) -> Option<String> {
-        self.client.context().client.brokers_down()
+    pub fn brokers_down(&mut self) -> Option<String> {
+        const PROBE_INTERVAL: Duration = Duration::from_secs(2);
+        const PROBE_TIMEOUT: Duration = Duration::from_millis(200);
+        let down = self.client.context().client.brokers_down()?;
+        if self.last_probe.is_none_or(|last| last.elapsed() > PROBE_INTERVAL) {
+            // librdkafka tells when all are gone, not when one is back.
+            self.last_probe = Some(Instant::now());
+            if self.client.fetch_metadata(Some(&self.topic), PROBE_TIMEOUT).is_ok() {
+                self.client.context().client.alive();
+                return None;
+            }
+        }
+        Some(down)
     }
 
     /// Stops the flow of messages; polling goes on.
@@ -200,6 +221,7 @@ impl Consumer {
     pub fn let_go(&mut self, partitions: &[i32]) -> Result<(), Error> {
         self.set_aside
             .retain(|event| !matches!(event, Event::Message(message) if partitions.contains(&message.partition())));
+        self.owed.retain(|partition| !partitions.contains(partition));
         let mut list = TopicPartitionList::new();
         for &partition in partitions {
             list.add_partition(&self.topic, partition);
@@ -273,13 +295,13 @@ impl Consumer {
     /// Leaves the group.
     pub fn close(mut self) {
         self.client.context().closing.store(true, Ordering::Relaxed);
-        // A revocation that nobody has answered would keep the group waiting.
-        while let Some(event) = self.set_aside.pop_front().or_else(|| self.client.context().next_event()) {
-            if let Event::Revoked { partitions, .. } = event
-                && let Err(error) = self.let_go(&partitions)
-            {
-                tracing::warn!("{error}");
-            }
+        // A revocation that nobody has answered would keep the group, and the end of this client, waiting.
+        while self.next_rebalance().is_some() {}
+        let owed = std::mem::take(&mut self.owed);
+        if !owed.is_empty()
+            && let Err(error) = self.let_go(&owed)
+        {
+            tracing::warn!("{error}");
         }
     }
 }

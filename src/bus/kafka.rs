@@ -116,6 +116,11 @@ impl Context {
         Self { servers: options.bootstrap_servers.clone(), trouble: Mutex::default() }
     }
 
+    /// The brokers that the client was given.
+    pub(crate) fn servers(&self) -> &str {
+        &self.servers
+    }
+
     /// The error that ends the client, if there is one.
     pub(crate) fn check(&self) -> Result<(), Error> {
         match &self.trouble().refused {

@@ -87,7 +87,7 @@ pub(super) struct DeliveryContext {
 #[derive(Default)]
 struct Failures {
     passing: Option<String>,
-    hopeless: Option<(String, String)>,
+    hopeless: Option<(String, RDKafkaErrorCode)>,
 }
 
 impl DeliveryContext {
@@ -108,7 +108,10 @@ impl DeliveryContext {
     fn take_failures(&self) -> Result<Option<String>, Error> {
         let failures = std::mem::take(&mut *self.failures.lock().unwrap_or_else(PoisonError::into_inner));
         match failures.hopeless {
-            Some((topic, reason)) => Err(Error::Unwritable { topic, reason }),
+            Some((topic, RDKafkaErrorCode::UnknownTopic | RDKafkaErrorCode::UnknownTopicOrPartition)) => {
+                Err(Error::NoTopic { topic, servers: self.client.servers().to_owned() })
+            }
+            Some((topic, code)) => Err(Error::Unwritable { topic, reason: code.to_string() }),
             None => Ok(failures.passing),
         }
     }
@@ -135,7 +138,7 @@ impl ProducerContext for DeliveryContext {
         }
         let mut failures = self.failures.lock().unwrap_or_else(PoisonError::into_inner);
         if delivery_is_hopeless(code) {
-            failures.hopeless.get_or_insert((message.topic().to_owned(), code.to_string()));
+            failures.hopeless.get_or_insert((message.topic().to_owned(), code));
         } else {
             failures.passing.get_or_insert(format!("{}: {code}", message.topic()));
         }

@@ -117,8 +117,9 @@ impl Reader {
 impl TopicReader {
     fn new(options: &Options, topic: &str, from: From) -> Result<Self, Error> {
         let defaults = [
-            // Partitions are assigned by hand and nothing is committed, but librdkafka wants a name.
-            ("group.id", "litflow-reader"),
+            // Partitions are assigned by hand and nothing is committed, but librdkafka wants a name; this
+            // is one that the cluster's access rules know.
+            ("group.id", options.group_id.as_str()),
             ("enable.auto.commit", "false"),
             ("enable.partition.eof", "true"),
             ("isolation.level", "read_committed"),

@@ -105,7 +105,8 @@ pub enum Stop {
     /// Not yet.
     #[default]
     Never,
-    /// When all that is on the topic at the moment this is said has been worked up and committed.
+    /// When all that its partitions hold at the moment this is said has been worked up and committed. A
+    /// worker without a partition waits for one.
     AtEnd,
     /// Now: drain, commit and leave.
     Now,

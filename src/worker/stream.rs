@@ -448,7 +448,8 @@ impl Stream {
         Ok(high)
     }
 
-    fn report(&self) {
+    fn report(&mut self) {
+        let brokers_down = self.consumer.brokers_down();
         let state = if matches!(self.phase, Phase::Draining { .. }) { State::Draining } else { State::Consuming };
         let in_flight = self.window.articles() + self.transaction.articles;
         metrics::gauge!("litflow_worker_in_flight_articles").set(in_flight as f64);
@@ -460,7 +461,7 @@ impl Stream {
             snapshot.in_flight = in_flight;
             snapshot.articles = self.summary.articles;
             snapshot.dead_letters = self.summary.dead_letters;
-            snapshot.brokers_down = self.consumer.brokers_down();
+            snapshot.brokers_down = brokers_down;
         });
     }
 }
