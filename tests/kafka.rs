@@ -1,11 +1,14 @@
 //! The worker on a real Apache Kafka, started from its Maven artifacts. Skips, with a note, where there is
 //! no Java or `scripts/kafka/fetch` has not run.
 
+#![allow(clippy::unwrap_used)] // a helper of a test may fail like the test
+
 mod support;
 
 use litflow::ErrorClass;
 use litflow::article::{ArticleEvent, Op, RawDocument};
 use litflow::bus::admin::Created;
+use litflow::bus::broker::{Local, LocalOptions};
 use litflow::bus::codec::Record as _;
 use litflow::bus::producer::{Delivery, Outgoing, Producer};
 use litflow::bus::reader::{From, Reader, Value};
@@ -13,6 +16,7 @@ use litflow::bus::{self, topics};
 use litflow::worker::{self, State, Stop, Worker};
 use rdkafka::message::{Header, OwnedHeaders};
 use std::collections::BTreeMap;
+use std::net::TcpStream;
 use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -53,6 +57,20 @@ fn articles_become_annotations_and_entities() {
 
     // Nothing is left to do, and doing nothing publishes nothing.
     assert_eq!(cluster.work("a").articles, 0);
+}
+
+#[test]
+fn a_broker_goes_with_its_handle_and_leaves_nothing() {
+    let Some(cluster) = Cluster::start() else { return };
+    let (folder, servers) = (cluster.broker.folder().to_owned(), cluster.broker.bootstrap_servers().to_owned());
+    assert!(folder.is_dir() && TcpStream::connect(&servers).is_ok());
+    drop(cluster);
+    assert!(!folder.exists());
+    assert!(TcpStream::connect(&servers).is_err());
+
+    let nowhere = LocalOptions { home: Some("/nonexistent".into()), ..LocalOptions::default() };
+    let error = Local::start(&nowhere).err().unwrap().to_string();
+    assert!(error.contains("/nonexistent") && error.contains("scripts/kafka/fetch"), "{error}");
 }
 
 #[test]

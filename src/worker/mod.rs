@@ -30,6 +30,8 @@ use tokio::sync::watch;
 
 /// Space that a record's header and framing take of a topic's `max.message.bytes`.
 const RECORD_OVERHEAD: usize = 1_024;
+/// How long the cluster may take to tell the topics' limits.
+const LIMITS_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// The section `worker` of the configuration.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -150,7 +152,7 @@ pub enum Error {
     /// A dead letter cannot be written; to go on would be to lose it.
     #[error("{topic}-{partition}@{offset} was refused ({reason}) and its dead letter cannot be written: {source}")]
     #[allow(missing_docs)]
-    DeadLetter { topic: String, partition: i32, offset: i64, reason: &'static str, source: bus::Error },
+    DeadLetter { topic: String, partition: i32, offset: i64, reason: &'static str, source: Box<bus::Error> },
     /// Partitions that an open transaction is about belong to somebody else now.
     #[error("the partitions {0:?} were lost")]
     Lost(Vec<i32>),
@@ -250,8 +252,12 @@ impl Worker {
             }
         }
         let names: Vec<&str> = needed.iter().map(|topic| topic.name.as_str()).collect();
-        let found = self.runtime.block_on(Admin::new(&self.kafka)?.find(&names)).unwrap_or_else(|error| {
-            tracing::info!("the topics' limits are taken from litflow's own files: {error}");
+        let admin = Admin::new(&self.kafka)?;
+        // A mock cluster never answers this; a real one that is slow has its limits in our files, too.
+        let asked = self.runtime.block_on(async { tokio::time::timeout(LIMITS_TIMEOUT, admin.find(&names)).await });
+        let found = asked.map_err(|_| "no answer".to_owned()).and_then(|found| found.map_err(|e| e.to_string()));
+        let found = found.unwrap_or_else(|reason| {
+            tracing::info!("the topics' limits are taken from litflow's own files: {reason}");
             Vec::new()
         });
         let limit_on_cluster = |name: &str| {

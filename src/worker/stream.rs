@@ -293,7 +293,7 @@ impl Stream {
                         partition,
                         offset,
                         reason: refusal.reason,
-                        source,
+                        source: Box::new(source),
                     },
                 })?;
                 *self.transaction.refused.entry(refusal.reason).or_default() += 1;

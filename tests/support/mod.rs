@@ -98,27 +98,18 @@ impl Cluster {
     }
 
     /// Keys of all committed records of a topic, with how often each stands there, as Apache Kafka's own
-    /// console consumer reads them.
+    /// console consumer reads them. It knows no end of a topic, so our own reader tells how many there are.
     pub fn foreign_keys(&self, topic: &str) -> BTreeMap<String, usize> {
-        let output = self.kafka_tool(
-            "org.apache.kafka.tools.consumer.ConsoleConsumer",
-            &[
-                "--topic",
-                topic,
-                "--from-beginning",
-                "--isolation-level",
-                "read_committed",
-                "--property",
-                "print.key=true",
-                "--property",
-                "print.value=false",
-                "--timeout-ms",
-                "4000",
-            ],
-        );
+        let count = self.read(topic).len().to_string();
+        let mut tool = self.kafka_command("org.apache.kafka.tools.consumer.ConsoleConsumer");
+        tool.args(["--topic", topic, "--from-beginning", "--isolation-level", "read_committed"]);
+        tool.args(["--property", "print.key=true", "--property", "print.value=false"]);
+        tool.args(["--max-messages", &count, "--timeout-ms", "60000"]);
+        let output = tool.output().unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
         let mut keys = BTreeMap::new();
         // The tool's own log, on the same stream, has no ids.
-        for key in output.lines().filter(|line| line.starts_with("pmid:")) {
+        for key in String::from_utf8(output.stdout).unwrap().lines().filter(|line| line.starts_with("pmid:")) {
             *keys.entry(key.to_owned()).or_default() += 1;
         }
         keys
@@ -131,12 +122,6 @@ impl Cluster {
         let mut tool = tool.spawn().unwrap();
         tool.stdin.take().unwrap().write_all(lines.as_bytes()).unwrap();
         assert!(tool.wait().unwrap().success());
-    }
-
-    fn kafka_tool(&self, class: &str, arguments: &[&str]) -> String {
-        let output = self.kafka_command(class).args(arguments).output().unwrap();
-        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-        String::from_utf8(output.stdout).unwrap()
     }
 
     /// One of Apache Kafka's own tools, connected to the cluster.

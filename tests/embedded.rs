@@ -1,0 +1,148 @@
+//! The worker on librdkafka's mock cluster: needs no Java, and lets errors be injected.
+
+#![allow(clippy::unwrap_used)] // a helper of a test may fail like the test
+
+mod support;
+
+use litflow::ErrorClass;
+use litflow::bus::broker::{Broker, Choice, LocalOptions};
+use litflow::bus::producer::{Delivery, Outgoing};
+use litflow::bus::publisher::{PublishError, Publisher};
+use litflow::bus::reader::{From, Reader};
+use litflow::bus::{self, topics};
+use litflow::tagger::Tag as _;
+use litflow::worker::{self, Stop, Summary, Worker};
+use rdkafka::mocking::MockCluster;
+use rdkafka::types::{RDKafkaApiKey, RDKafkaRespErr};
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+use support::{article, dictionary, options};
+use tokio::runtime::Runtime;
+use tokio::sync::watch;
+
+fn work(kafka: &bus::Options, options: &worker::Options, runtime: &Runtime) -> Result<Summary, worker::Error> {
+    let (_stop, stopped) = watch::channel(Stop::AtEnd);
+    let handle = runtime.handle().clone();
+    Worker::build(options, kafka, &Default::default(), Arc::new(dictionary()), handle)?.run(stopped)
+}
+
+fn publish(kafka: &bus::Options, articles: std::ops::Range<usize>) {
+    let mut publisher = Publisher::new(kafka, None).unwrap();
+    for number in articles {
+        publisher.article(&article(number)).unwrap();
+    }
+    publisher.finish().unwrap();
+}
+
+/// How often each key stands on a topic.
+fn keys(kafka: &bus::Options, topic: &str) -> BTreeMap<String, usize> {
+    let mut reader = Reader::new(kafka, &[topic], From::Beginning).unwrap();
+    let mut keys = BTreeMap::new();
+    while !reader.at_end() {
+        if let Some(entry) = reader.next(Duration::from_secs(1)).unwrap() {
+            *keys.entry(entry.key.unwrap()).or_default() += 1;
+        }
+    }
+    keys
+}
+
+#[test]
+fn the_embedded_broker_carries_a_demo() {
+    let runtime = Runtime::new().unwrap();
+    let broker = Broker::start(&Choice::Embedded, &LocalOptions::default()).unwrap();
+    let kafka = options(broker.bootstrap_servers(), "a");
+    runtime.block_on(broker.create_topics(&topics::all(dictionary().entity_types()).unwrap(), &kafka)).unwrap();
+    publish(&kafka, 0..300);
+    let mut publisher = Publisher::new(&kafka, broker.budget()).unwrap();
+    let poison = Outgoing {
+        topic: topics::ARTICLES.into(),
+        key: Some(b"pmid:9".to_vec()),
+        value: Some(b"no Avro".to_vec()),
+        headers: None,
+    };
+    publisher.send(&poison).unwrap();
+    let too_much = Outgoing { value: Some(vec![0; broker.budget().unwrap()]), ..poison };
+    assert!(matches!(publisher.send(&too_much), Err(PublishError::Full { .. })));
+    publisher.finish().unwrap();
+
+    assert_eq!(broker.delivery(), Delivery::AtLeastOnce);
+    let options = worker::Options { delivery: broker.delivery(), ..Default::default() };
+    let summary = work(&kafka, &options, &runtime).unwrap();
+    assert_eq!((summary.tagged, summary.dead_letters), (300, 1));
+    assert_eq!(keys(&kafka, topics::ANNOTATIONS).len(), 300);
+    assert!(keys(&kafka, "entities.Gene").values().all(|&count| count == 2));
+    assert_eq!(keys(&kafka, topics::DEAD_LETTERS).len(), 1);
+    assert_eq!(work(&kafka, &options, &runtime).unwrap().articles, 0);
+}
+
+#[test]
+fn a_failed_transaction_is_done_again() {
+    let runtime = Runtime::new().unwrap();
+    let cluster = MockCluster::new(1).unwrap();
+    for topic in topics::all(dictionary().entity_types()).unwrap() {
+        cluster.create_topic(&topic.name, 3, 1).unwrap();
+    }
+    let kafka = options(&cluster.bootstrap_servers(), "a");
+    publish(&kafka, 0..200);
+    // The second commit of offsets meets a group that has moved on: abort and rewind.
+    cluster.request_errors(
+        RDKafkaApiKey::TxnOffsetCommit,
+        &[RDKafkaRespErr::RD_KAFKA_RESP_ERR_NO_ERROR, RDKafkaRespErr::RD_KAFKA_RESP_ERR_UNKNOWN_MEMBER_ID],
+    );
+    let options = worker::Options { transaction_articles: 50, ..Default::default() };
+    let summary = work(&kafka, &options, &runtime).unwrap();
+    assert_eq!(summary.articles, 200, "each article is committed once");
+    // The mock cluster shows aborted records: some stand there twice, none is missing.
+    let annotations = keys(&kafka, topics::ANNOTATIONS);
+    assert_eq!(annotations.len(), 200);
+    let twice = annotations.values().filter(|&&count| count == 2).count();
+    assert!((1..=100).contains(&twice), "{twice} were published again");
+}
+
+#[test]
+fn an_article_of_50_mb_is_refused_and_the_next_goes_on() {
+    let runtime = Runtime::new().unwrap();
+    let broker = Broker::start(&Choice::Embedded, &LocalOptions::default()).unwrap();
+    let kafka = options(broker.bootstrap_servers(), "a");
+    let articles = topics::all(&[]).unwrap();
+    runtime.block_on(broker.create_topics(&articles, &kafka)).unwrap();
+    let mut publisher = Publisher::new(&kafka, None).unwrap();
+    let mut huge = article(1);
+    huge.passages[0].text = "word ".repeat(10 << 20);
+    let error = publisher.article(&huge).unwrap_err();
+    assert!(matches!(error, PublishError::Bus(bus::Error::TooLarge { .. })), "{error}");
+    assert_eq!(error.class(), ErrorClass::Poison);
+    publisher.article(&article(2)).unwrap();
+    assert_eq!(publisher.finish().unwrap().records, 1);
+}
+
+#[test]
+fn a_missing_topic_is_named() {
+    let runtime = Runtime::new().unwrap();
+    let broker = Broker::start(&Choice::Embedded, &LocalOptions::default()).unwrap();
+    let kafka = options(broker.bootstrap_servers(), "a");
+    let some: Vec<_> = topics::all(&[]).unwrap();
+    runtime.block_on(broker.create_topics(&some, &kafka)).unwrap();
+    let options = worker::Options { delivery: Delivery::AtLeastOnce, ..Default::default() };
+    let error = work(&kafka, &options, &runtime).unwrap_err();
+    assert!(
+        matches!(&error, worker::Error::Bus(bus::Error::NoTopic { topic, .. }) if topic.starts_with("entities.")),
+        "{error}"
+    );
+    assert!(error.to_string().contains("litflow topics create"));
+}
+
+#[test]
+fn options_that_break_the_promises_are_refused() {
+    let kafka = bus::Options {
+        producer: BTreeMap::from([("enable.idempotence".into(), "false".into())]),
+        ..bus::Options::default()
+    };
+    let runtime = Runtime::new().unwrap();
+    let error = work(&kafka, &worker::Options::default(), &runtime).unwrap_err();
+    assert!(error.to_string().contains("enable.idempotence"), "{error}");
+    let options = worker::Options { transaction_articles: 0, ..Default::default() };
+    let error = work(&bus::Options::default(), &options, &runtime).unwrap_err();
+    assert!(error.to_string().contains("worker.transaction_articles"), "{error}");
+}
