@@ -1,6 +1,7 @@
 //! Each format's fixture is read as its golden file says; errors are part of what is compared.
 //!
 //! `UPDATE_GOLDEN=1 cargo test --test articles` writes the golden files anew: read the difference.
+#![allow(clippy::unwrap_used)] // helpers of tests
 
 use flate2::{Compression, write::GzEncoder};
 use litflow::article::{Articles, Format, Options, RecordError};

@@ -1,5 +1,6 @@
 //! A file of 30,000 citations passes in bounded memory. Alone in its binary: it measures the process.
 #![cfg(target_os = "linux")]
+#![allow(clippy::unwrap_used)] // helpers of a test
 
 #[path = "support/citations.rs"]
 mod citations;

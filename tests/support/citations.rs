@@ -4,7 +4,7 @@ use std::io::{self, Write};
 
 /// Writes a `PubmedArticleSet` of `count` citations.
 pub fn write_citations(out: &mut impl Write, count: usize) -> io::Result<()> {
-    write!(out, "<?xml version=\"1.0\" encoding=\"utf-8\"?>\n<PubmedArticleSet>\n")?;
+    writeln!(out, "<?xml version=\"1.0\" encoding=\"utf-8\"?>\n<PubmedArticleSet>")?;
     let sentence =
         "Expression of <i>BRCA1</i> fell from 10<sup>-3</sup> to 0.5 &#xb5;M (<i>P</i> &lt; 0.05) in MCF-7 cells. ";
     for n in 0..count {
@@ -44,5 +44,5 @@ pub fn write_citations(out: &mut impl Write, count: usize) -> io::Result<()> {
         }
         writeln!(out, "</ReferenceList></PubmedData></PubmedArticle>")?;
     }
-    write!(out, "</PubmedArticleSet>\n")
+    writeln!(out, "</PubmedArticleSet>")
 }

@@ -92,6 +92,13 @@ impl Scan {
     }
 }
 
+/// A document as it was cut out of the stream.
+struct Object {
+    position: u64,
+    /// `None` where it was too long.
+    bytes: Option<Vec<u8>>,
+}
+
 impl<R: BufRead> JsonDocuments<R> {
     /// `file` names the input in errors.
     pub(crate) fn new(reader: R, file: String, options: &Options) -> Self {
@@ -109,8 +116,8 @@ impl<R: BufRead> JsonDocuments<R> {
         RecordError { file: self.file.clone(), position: Some(Position::Byte(position)), id, reason }
     }
 
-    /// The next document's place and bytes; bytes are `None` where it was too long.
-    fn next_object(&mut self) -> Result<Option<(u64, Option<Vec<u8>>)>, Reason> {
+    /// The next document; `None` at the end.
+    fn next_object(&mut self) -> Result<Option<Object>, Reason> {
         loop {
             let available = self.reader.fill_buf()?;
             if available.is_empty() {
@@ -136,7 +143,8 @@ impl<R: BufRead> JsonDocuments<R> {
             }
             self.reader.consume(used);
             if ended && let Some((position, _, bytes)) = self.scan.object.take() {
-                return Ok(Some((position, Some(bytes).filter(|bytes| bytes.len() <= self.max_record_bytes))));
+                let bytes = Some(bytes).filter(|bytes| bytes.len() <= self.max_record_bytes);
+                return Ok(Some(Object { position, bytes }));
             }
         }
     }
@@ -151,10 +159,10 @@ impl<R: BufRead> Iterator for JsonDocuments<R> {
         }
         match self.next_object() {
             Ok(None) => None,
-            Ok(Some((position, None))) => {
+            Ok(Some(Object { position, bytes: None })) => {
                 Some(Err(self.error(position, None, Reason::TooLong { limit: self.max_record_bytes })))
             }
-            Ok(Some((position, Some(bytes)))) => {
+            Ok(Some(Object { position, bytes: Some(bytes) })) => {
                 let mut id = None;
                 Some(parse(&bytes, &mut id).and_then(with_content).map_err(|reason| self.error(position, id, reason)))
             }

@@ -17,11 +17,14 @@ pub(crate) struct Dialect {
     pub(crate) wrappers: &'static [&'static str],
     /// Whether a wrapper may begin with other elements.
     pub(crate) header: bool,
-    /// A record's events. The id is set as soon as it is known.
-    pub(crate) parse: fn(&[u8], &Options, &mut Option<String>) -> Result<Vec<ArticleEvent>, Reason>,
+    /// A record's events.
+    pub(crate) parse: Parse,
     /// Finds the id (group 1) in a record that cannot be parsed.
     pub(crate) id_pattern: &'static str,
 }
+
+/// Parses a record; the id is set as soon as it is known, so that an error can name it.
+pub(crate) type Parse = fn(&[u8], &Options, &mut Option<String>) -> Result<Vec<ArticleEvent>, Reason>;
 
 /// Iterates over the articles of one input.
 pub(crate) struct XmlArticles<R> {

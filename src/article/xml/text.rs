@@ -262,10 +262,10 @@ mod tests {
 
         #[test]
         fn arbitrary_bytes_never_panic(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
-            if let Ok(mut record) = Record::new(&bytes, &Options::default()) {
-                if record.root().is_ok() {
-                    let _ = record.value();
-                }
+            if let Ok(mut record) = Record::new(&bytes, &Options::default())
+                && record.root().is_ok()
+            {
+                let _ = record.value();
             }
         }
 
