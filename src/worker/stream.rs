@@ -144,7 +144,8 @@ impl Stream {
 
     fn work(&mut self, stop: &watch::Receiver<Stop>) -> Result<(), Error> {
         loop {
-            match self.round(*stop.borrow()) {
+            let asked = *stop.borrow(); // let go of it: whoever says stop waits for the lock
+            match self.round(asked) {
                 Ok(true) => return Ok(()),
                 Ok(false) => {}
                 Err(error) if matches!(error.class(), ErrorClass::Abort | ErrorClass::Retriable) => {
