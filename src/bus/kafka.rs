@@ -180,6 +180,8 @@ impl ClientContext for Context {
                 tracing::warn!(target: "litflow::bus", "no broker of {} answers: {reason}", self.servers);
                 self.trouble().brokers_down = Some(reason.to_owned());
             }
+            // A reader asks to be told; it is no error.
+            Some(RDKafkaErrorCode::PartitionEOF) => {}
             _ => tracing::warn!(target: "litflow::bus", "{error}: {reason}"),
         }
     }
