@@ -1,5 +1,7 @@
 //! The program as a person or a script meets it: help, output, errors, exit codes.
 
+#![allow(clippy::unwrap_used)] // the helpers of tests are tests
+
 use assert_cmd::Command;
 use std::io::Write as _;
 
@@ -36,7 +38,7 @@ fn stderr_of_failure(command: &mut Command, code: i32) -> String {
 fn every_command_has_help_with_an_example() {
     let top = stdout(litflow().arg("--help"));
     assert!(top.contains("Exit codes:"), "{top}");
-    for command in ["ingest", "tag", "tail", "topics", "config"] {
+    for command in ["demo", "ingest", "worker", "tag", "tail", "topics", "config"] {
         assert!(top.contains(&format!("  {command} ")), "{command} is not in the list: {top}");
         let help = stdout(litflow().args([command, "--help"]));
         assert!(help.contains(&format!("  litflow {command}")), "no example: {help}");
@@ -189,4 +191,36 @@ fn topics_are_listed_from_the_models_label_set() {
     let json: serde_json::Value = serde_json::from_str(&json).unwrap();
     let names: Vec<&str> = json.as_array().unwrap().iter().map(|topic| topic["name"].as_str().unwrap()).collect();
     assert!(names.contains(&"entities.Gene") && names.contains(&"entities.Disease"), "{names:?}");
+}
+
+/// Broker, topics, ingest, worker and the readers, in one process.
+#[test]
+fn the_demo_runs_on_the_embedded_broker() {
+    let demo = |arguments: &[&str], stdin: &'static str| {
+        let mut command = litflow();
+        command.args(["demo", "--broker", "embedded", "--model", MODEL, "--precision", "fp32"]);
+        command.args(arguments).write_stdin(stdin);
+        command
+    };
+    let json = stdout(&mut demo(&["--json"], ""));
+    let summary: serde_json::Value = serde_json::from_str(&json).unwrap();
+    assert_eq!((&summary["articles"], &summary["tagged"]), (&34.into(), &34.into()), "{summary}");
+    assert_eq!((&summary["dead_letters"], &summary["left_out"]), (&0.into(), &0.into()), "{summary}");
+    assert!(summary["sentences"].as_u64().unwrap() > 200 && summary["tokens"].as_u64().unwrap() > 5_000, "{summary}");
+    assert!(summary["broker"].as_str().unwrap().contains("embedded"), "{summary}");
+
+    let assert = demo(&["-", "--from", "jsonl"], "{\"id\": \"a\", \"text\": \"One.\"}\n{\n").assert().code(3);
+    let shown = String::from_utf8_lossy(&assert.get_output().stdout).into_owned();
+    assert!(shown.contains("jsonl:a") && shown.contains("1 articles, 1 sentences"), "{shown}");
+    let told = String::from_utf8_lossy(&assert.get_output().stderr).into_owned();
+    assert!(told.contains("1 record was left out"), "{told}");
+    assert!(!told.contains("WARN") && !told.contains("ERROR"), "{told}");
+}
+
+#[test]
+fn a_port_in_use_ends_the_worker_before_it_loads_the_model() {
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = taken.local_addr().unwrap().to_string();
+    let told = stderr_of_failure(litflow().args(["worker", "--listen", &address, "--model", "/nowhere"]), 1);
+    assert!(told.contains("http.listen") && told.contains(&address), "{told}");
 }

@@ -1,7 +1,8 @@
 //! Exit codes, and how an error is told.
 
 use super::{input, model};
-use litflow::{ErrorClass, bus, config};
+use litflow::bus::publisher::PublishError;
+use litflow::{ErrorClass, bus, config, worker};
 use std::io::ErrorKind;
 use std::process::ExitCode;
 
@@ -60,16 +61,31 @@ fn code(error: &anyhow::Error) -> u8 {
         if let Some(error) = cause.downcast_ref::<litflow::model::Error>() {
             return if matches!(error, litflow::model::Error::Device(_)) { CONFIGURATION } else { MODEL_REFUSED };
         }
-        if let Some(error) = cause.downcast_ref::<bus::Error>() {
+        if let Some(error) = bus_error(cause) {
             return match error {
                 bus::Error::Options(_) | bus::Error::Property { .. } => CONFIGURATION,
-                bus::Error::Fenced { .. } => FATAL_BROKER,
-                bus::Error::Kafka { class: ErrorClass::Fatal, .. } => FATAL_BROKER,
+                bus::Error::Fenced { .. } | bus::Error::Kafka { class: ErrorClass::Fatal, .. } => FATAL_BROKER,
                 _ => FAILED,
             };
         }
+        match cause.downcast_ref() {
+            Some(worker::Error::Options(_)) => return CONFIGURATION,
+            Some(worker::Error::DeadLetter { .. }) => return FATAL_BROKER,
+            _ => {}
+        }
     }
     FAILED
+}
+
+/// The error of the cluster in `cause`; what only passes it on does not show it as its source.
+fn bus_error<'e>(cause: &'e (dyn std::error::Error + 'static)) -> Option<&'e bus::Error> {
+    if let Some(PublishError::Bus(error)) = cause.downcast_ref() {
+        return Some(error);
+    }
+    if let Some(worker::Error::Bus(error)) = cause.downcast_ref() {
+        return Some(error);
+    }
+    cause.downcast_ref()
 }
 
 fn is_broken_pipe(error: &anyhow::Error) -> bool {

@@ -63,6 +63,6 @@ impl Kafka {
     }
 }
 
-fn collect<const N: usize>(given: [(&'static str, &'static str, &Option<String>); N]) -> Vec<Flag> {
+pub fn collect<const N: usize>(given: [(&'static str, &'static str, &Option<String>); N]) -> Vec<Flag> {
     given.into_iter().filter_map(|(name, key, value)| value.clone().map(|value| Flag { name, key, value })).collect()
 }

@@ -25,17 +25,21 @@ pub struct NoInput {
 }
 
 impl Paths {
-    /// Told before any work begins: a path that is not there is a mistake in the command.
     pub fn check(&self) -> Result<(), NoInput> {
-        for path in self.paths.iter().filter(|path| *path != Path::new("-")) {
-            path.metadata().map_err(|reason| NoInput { path: path.clone(), reason })?;
-        }
-        Ok(())
+        check(&self.paths)
     }
 
     pub fn articles(&self, options: &Options) -> Articles {
         Articles::new(&self.paths, self.from, options)
     }
+}
+
+/// Told before any work begins: a path that is not there is a mistake in the command.
+pub fn check(paths: &[PathBuf]) -> Result<(), NoInput> {
+    for path in paths.iter().filter(|path| *path != Path::new("-")) {
+        path.metadata().map_err(|reason| NoInput { path: path.clone(), reason })?;
+    }
+    Ok(())
 }
 
 pub fn format_parser() -> impl TypedValueParser<Value = Format> {

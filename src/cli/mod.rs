@@ -1,6 +1,7 @@
 //! The command line: one file a command, results on stdout, everything else on stderr.
 
 mod config;
+mod demo;
 mod exit;
 mod flags;
 mod ingest;
@@ -9,9 +10,11 @@ mod model;
 mod output;
 mod paint;
 mod progress;
+mod signals;
 mod tag;
 mod tail;
 mod topics;
+mod worker;
 
 use clap::{Parser, Subcommand};
 use exit::Exit;
@@ -58,7 +61,9 @@ struct Global {
 
 #[derive(Subcommand)]
 enum Command {
+    Demo(demo::Args),
     Ingest(ingest::Args),
+    Worker(worker::Args),
     Tag(tag::Args),
     Tail(tail::Args),
     Topics(topics::Args),
@@ -91,7 +96,9 @@ fn run(cli: &Cli) -> anyhow::Result<Exit> {
     let config = &loaded.config;
     let runtime = tokio::runtime::Runtime::new()?;
     let done = match &cli.command {
+        Command::Demo(args) => runtime.block_on(args.run(config)),
         Command::Ingest(args) => args.run(config),
+        Command::Worker(args) => runtime.block_on(args.run(config)),
         Command::Tag(args) => runtime.block_on(args.run(config)),
         Command::Tail(args) => args.run(config),
         Command::Topics(args) => runtime.block_on(args.run(config)),
@@ -105,7 +112,9 @@ impl Command {
     /// The keys that the command's own flags set.
     fn flags(&self) -> Vec<Flag> {
         match self {
+            Self::Demo(args) => args.flags(),
             Self::Ingest(args) => args.flags(),
+            Self::Worker(args) => args.flags(),
             Self::Tag(args) => args.flags(),
             Self::Tail(args) => args.flags(),
             Self::Topics(args) => args.flags(),
@@ -116,7 +125,8 @@ impl Command {
     /// What `log.level = "auto"` means.
     fn log_level(&self) -> &'static str {
         match self {
-            Self::Ingest(_) | Self::Tag(_) | Self::Tail(_) | Self::Topics(_) | Self::Config(_) => "warn",
+            Self::Worker(_) => "info",
+            _ => "warn",
         }
     }
 }

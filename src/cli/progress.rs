@@ -24,6 +24,13 @@ pub fn bytes(total: Option<u64>) -> ProgressBar {
     bar
 }
 
+/// A spinner while something is waited for, hidden where stderr is no terminal.
+pub fn spinner(message: &'static str) -> ProgressBar {
+    let bar = BARS.add(ProgressBar::new_spinner().with_message(message));
+    bar.enable_steady_tick(Duration::from_millis(100));
+    bar
+}
+
 /// Runs `write` with the bars out of the way.
 pub fn suspended<T>(write: impl FnOnce() -> T) -> T {
     BARS.suspend(write)

@@ -23,6 +23,10 @@ pub(super) fn conflicts(config: &Config) -> Vec<Conflict> {
     if let Err(reason) = config.log.check() {
         conflicts.push(Conflict::new("log.level", reason, ""));
     }
+    if let Err(reason) = config.worker.check() {
+        let key = reason.split(' ').next().unwrap_or("worker").to_owned();
+        conflicts.push(Conflict::new(key, reason, ""));
+    }
     kafka(config, &mut conflicts);
     conflicts
 }

@@ -10,8 +10,9 @@ use toml::de::{DeTable, DeValue};
 /// The prefix of this program's environment variables.
 const PREFIX: &str = "LITFLOW_";
 
-/// Variables that are read elsewhere: the configuration file's path, and where CUDA's libraries are.
-const NOT_KEYS: [&str; 2] = ["LITFLOW_CONFIG", crate::model::device::CUDA_FOLDER_VARIABLE];
+/// Variables that are read elsewhere: the configuration file's path, where CUDA's libraries are, and where
+/// Apache Kafka's jars are.
+const NOT_KEYS: [&str; 3] = ["LITFLOW_CONFIG", crate::model::device::CUDA_FOLDER_VARIABLE, "LITFLOW_KAFKA_HOME"];
 
 /// A value given on the command line.
 #[derive(Debug, Clone, PartialEq, Eq)]

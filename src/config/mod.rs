@@ -16,7 +16,7 @@ pub use layers::Flag;
 pub use show::Shown;
 
 use crate::model::device::{DeviceChoice, Precision};
-use crate::{article, bus, model, serve, tagger, telemetry};
+use crate::{article, bus, model, serve, tagger, telemetry, worker};
 use config::Source as _;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -38,6 +38,8 @@ pub struct Config {
     pub model: Model,
     /// How the model is kept busy.
     pub tagger: tagger::Options,
+    /// Transactions and what is worked on at a time.
+    pub worker: worker::Options,
     /// The HTTP listener for metrics and health.
     pub http: serve::Options,
     /// Logs.
@@ -123,3 +125,6 @@ impl Config {
 
 #[cfg(test)]
 mod tests;
+
+#[cfg(test)]
+pub(crate) use tests::assert_documented;

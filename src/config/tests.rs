@@ -148,3 +148,61 @@ fn properties_that_break_a_promise_are_refused() {
     assert!(told[2].contains(".toml:4") && told[2].contains("aborted records"), "{told:#?}");
     assert!(told[3].contains("security.protocol is plaintext"), "{told:#?}");
 }
+
+/// The part of a documentation file after its marker is `generated`; UPDATE_GOLDEN=1 writes it.
+pub(crate) fn assert_documented(file: &str, generated: &str) {
+    const MARKER: &str = "<!-- what follows is written by `UPDATE_GOLDEN=1 cargo test --lib documentation` -->\n";
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(file);
+    let text = std::fs::read_to_string(&path).unwrap();
+    let (intro, found) = text.split_once(MARKER).unwrap();
+    if std::env::var_os("UPDATE_GOLDEN").is_some() {
+        std::fs::write(&path, format!("{intro}{MARKER}\n{generated}")).unwrap();
+        return;
+    }
+    assert_eq!(
+        found.trim(),
+        generated.trim(),
+        "{file} is not up to date; UPDATE_GOLDEN=1 cargo test --lib documentation"
+    );
+}
+
+/// The default file as Markdown: a section a heading, a key a row.
+fn reference() -> String {
+    let mut text = String::new();
+    let mut comment: Vec<&str> = Vec::new();
+    let mut section = String::new();
+    let mut in_table = false;
+    for line in DEFAULT_TOML.lines().skip_while(|line| !line.is_empty()) {
+        let line = line.trim_end();
+        let bare = line.strip_prefix("# ").unwrap_or(line);
+        let is_key = |key: &str| key.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_');
+        if line.is_empty() {
+            comment.clear();
+        } else if let Some(name) = line.strip_prefix('[') {
+            section = name.trim_end_matches(']').to_owned();
+            text += &format!("\n## `[{section}]`\n\n{}\n", comment.join(" "));
+            comment.clear();
+            in_table = false;
+        } else if let Some((key, value)) = bare.split_once(" = ").filter(|(key, _)| is_key(key)) {
+            if !in_table {
+                text += "\n| key | default | environment | meaning |\n|---|---|---|---|\n";
+                in_table = true;
+            }
+            let default = if line.starts_with('#') { "not set".to_owned() } else { format!("`{value}`") };
+            let variable = format!("LITFLOW_{}__{}", section.to_uppercase(), key.to_uppercase());
+            text += &format!(
+                "| `{key}` | {default} | `{variable}` | {} |\n",
+                comment.join(" ").replace('|', "\\|").replace('<', "&lt;")
+            );
+            comment.clear();
+        } else if let Some(more) = line.strip_prefix("# ").filter(|more| !more.starts_with('"')) {
+            comment.push(more);
+        }
+    }
+    text.trim_start().to_owned()
+}
+
+#[test]
+fn the_documentation_is_the_default_file() {
+    assert_documented("docs/configuration.md", &reference());
+}

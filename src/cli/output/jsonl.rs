@@ -1,4 +1,4 @@
-//! One line of JSON per article; its fields are part of the contract (`docs/formats.md`).
+//! One line of JSON per article; its fields are part of the contract (`docs/output-formats.md`).
 
 use super::rounded;
 use litflow::article::Section;

@@ -1,7 +1,9 @@
 //! Logs and metrics: how they are switched on, and the one table of metric names.
 
-use metrics::Unit;
-use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
+mod metrics;
+
+pub use self::metrics::{Kind, METRICS, Metric, init_metrics};
+
 use serde::{Deserialize, Serialize};
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::fmt::MakeWriter;
@@ -58,50 +60,6 @@ where
         Format::Json => logs.with_ansi(false).json().flatten_event(true).init(),
     }
 }
-
-/// Installs the Prometheus recorder and describes every metric of [`METRICS`].
-pub fn init_metrics() -> Result<PrometheusHandle, metrics_exporter_prometheus::BuildError> {
-    let handle = PrometheusBuilder::new()
-        .set_buckets(&[0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0])?
-        .install_recorder()?;
-    for metric in METRICS {
-        match metric.kind {
-            Kind::Counter => metrics::describe_counter!(metric.name, metric.unit, metric.help),
-            Kind::Gauge => metrics::describe_gauge!(metric.name, metric.unit, metric.help),
-            Kind::Histogram => metrics::describe_histogram!(metric.name, metric.unit, metric.help),
-        }
-    }
-    Ok(handle)
-}
-
-/// One metric that the program emits; `docs/metrics.md` is this table for people.
-#[derive(Debug, Clone, Copy)]
-pub struct Metric {
-    /// `litflow_<stage>_<what>_<unit>[_total]`.
-    pub name: &'static str,
-    /// What it does over time.
-    pub kind: Kind,
-    /// Of its values.
-    pub unit: Unit,
-    /// Label names, separated by commas; empty for none.
-    pub labels: &'static str,
-    /// What it counts or measures.
-    pub help: &'static str,
-}
-
-/// How a metric behaves.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Kind {
-    /// Only goes up.
-    Counter,
-    /// Goes up and down.
-    Gauge,
-    /// Observations in buckets.
-    Histogram,
-}
-
-/// Every metric of the program.
-pub const METRICS: &[Metric] = &[];
 
 #[cfg(test)]
 mod tests {
