@@ -283,7 +283,6 @@ fn answer_lines(
     let mut out = std::io::stdout().lock();
     writeln!(out, "{}", workload.tokens)?;
     for line in std::io::stdin().lock().lines() {
-        out.flush()?;
         let seconds = match line?.as_str() {
             "engine" => run_engine()?,
             "tag" => run_tag()?,

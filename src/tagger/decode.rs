@@ -275,7 +275,9 @@ fn add_product(out: &mut [f64], row: &[f64], matrix: &[f64]) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::model::crf::Crf;
     use proptest::prelude::*;
+    use tch::{Device, Kind, Tensor};
 
     const K: usize = 5;
 
@@ -331,6 +333,40 @@ mod tests {
         let emissions = [1e4f32, -1e4, 0.0, 0.0, 0.0, -1e4, 1e4, 0.0, 0.0, 0.0];
         let spans = softmax.decode(&emissions);
         assert!(spans.len() == 1 && spans[0].score == 1.0);
+    }
+
+    /// The field in tensors, which training uses, is the oracle for sentences too long to enumerate.
+    #[test]
+    fn agrees_with_the_field_in_tensors() {
+        let scores =
+            |seed: usize, n: usize| (0..n).map(move |i| ((i * 7919 + seed * 104_729) % 997) as f32 / 200.0 - 2.5);
+        let (transitions, start, end): (Vec<f32>, Vec<f32>, Vec<f32>) =
+            (scores(1, K * K).collect(), scores(2, K).collect(), scores(3, K).collect());
+        let emissions: Vec<f32> = scores(4, 300 * K).collect();
+
+        let tensor = |values: &[f32], shape: &[i64]| Tensor::from_slice(values).view(shape);
+        let size = K as i64;
+        let field = Crf::new(
+            tensor(&transitions, &[size, size]),
+            tensor(&start, &[size]),
+            tensor(&end, &[size]),
+            &Constraints::bio(&labels()),
+        )
+        .unwrap();
+        let batch = tensor(&emissions, &[1, 300, size]);
+        let mask = Tensor::ones([1, 300], (Kind::Bool, Device::Cpu));
+        let (path, lattice) = (&field.viterbi(&batch, &mask)[0], field.lattice(&batch, &mask));
+
+        let decoder = Decoder::new(&labels(), &Head::Crf { transitions, start, end });
+        assert_eq!(&decoder.viterbi(&emissions).into_iter().map(usize::from).collect::<Vec<_>>(), path);
+        let spans = decoder.decode(&emissions);
+        assert!(spans.len() > 20);
+        for span in spans {
+            let begin = 1 + 2 * span.entity_type;
+            let expected = lattice.span_probability(0, span.words.start, span.words.end, begin, begin + 1);
+            // The oracle subtracts log-sums of about 1,500 in fp32.
+            assert!((span.score - expected).abs() < 1e-3, "{span:?} {expected}");
+        }
     }
 
     /// Emissions of one to four words, and transitions, start and end scores.

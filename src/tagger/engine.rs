@@ -165,12 +165,12 @@ impl Engine {
         let (jobs, waiting) = crossbeam_channel::unbounded(); // bounded by the byte budget
         let mut engine = Self { model: Arc::new(model), shared, jobs: Some(jobs), threads: Vec::new(), queue_bytes };
         for index in 0..tokenizer_threads {
-            let (shared, waiting) = (engine.shared.clone(), waiting.clone());
-            engine.spawn(format!("tokenise-{index}"), move || shared.split_documents(&waiting))?;
+            let waiting = waiting.clone();
+            engine.spawn(format!("tokenise-{index}"), move |shared| shared.split_documents(&waiting))?;
         }
         for index in 0..model_threads {
-            let (shared, model) = (engine.shared.clone(), engine.model.clone());
-            engine.spawn(format!("model-{index}"), move || shared.run_model(&model))?;
+            let model = engine.model.clone();
+            engine.spawn(format!("model-{index}"), move |shared| shared.run_model(&model))?;
         }
         Ok(engine)
     }
@@ -181,8 +181,16 @@ impl Engine {
         self.shared.budget.available_permits()
     }
 
-    fn spawn(&mut self, name: String, body: impl FnOnce() + Send + 'static) -> Result<(), StartError> {
-        self.threads.push(std::thread::Builder::new().name(name).spawn(body)?);
+    /// Starts a thread. Should it ever panic, the engine stops rather than wait for what it held.
+    fn spawn(&mut self, name: String, body: impl FnOnce(&Shared) + Send + 'static) -> Result<(), StartError> {
+        let shared = self.shared.clone();
+        let guarded_body = move || {
+            if let Err(panic) = guarded(|| body(&shared)) {
+                tracing::error!(panic, "a thread of the tagging engine panicked: the engine stops");
+                shared.stop(panic);
+            }
+        };
+        self.threads.push(std::thread::Builder::new().name(name).spawn(guarded_body)?);
         Ok(())
     }
 
@@ -225,9 +233,7 @@ impl Drop for Engine {
         self.shared.stop("it was shut down".into());
         self.jobs = None;
         for thread in self.threads.drain(..) {
-            if thread.join().is_err() {
-                tracing::error!("a thread of the tagging engine had panicked");
-            }
+            let _ = thread.join(); // it cannot have panicked: `spawn` guards it
         }
     }
 }
@@ -262,20 +268,19 @@ impl Shared {
                 continue; // the job is dropped, its caller told
             }
             let work = Work::new(model, permit, sender, self.max_mentions);
-            let started = Instant::now();
             let article_id = document.article_id.clone();
             let split = guarded(|| self.split(&work, document)).unwrap_or_else(|panic| Err(Error::Document(panic)));
             if let Err(error) = split {
                 tracing::warn!(article_id, %error, "the document cannot be split into words");
                 work.fail(error);
             }
-            record_stage("tokenise", started);
         }
     }
 
     /// Splits a document and queues its windows, enough for all model threads at a time.
     fn split(&self, work: &Arc<Work>, document: Document) -> Result<(), Error> {
         let (mut windows, mut rows) = (Vec::new(), 0);
+        let mut started = Instant::now();
         work.split(document, |more| {
             rows += more.iter().map(|window| window.rows()).sum::<usize>();
             windows.extend(more);
@@ -283,8 +288,12 @@ impl Shared {
                 return true;
             }
             rows = 0;
-            self.queue.push(std::mem::take(&mut windows))
+            record_stage("tokenise", started);
+            let open = self.queue.push(std::mem::take(&mut windows));
+            started = Instant::now(); // waiting for the queue is no work
+            open
         })?;
+        record_stage("tokenise", started);
         self.queue.push(windows);
         Ok(())
     }

@@ -86,6 +86,7 @@ impl Queue {
                 self.drained.notify_all();
                 return Some(batch);
             }
+            self.drained.notify_all(); // what was there may have been thrown away
             state = wait(&self.filled, state);
         }
     }

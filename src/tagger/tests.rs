@@ -166,7 +166,8 @@ fn text_beyond_the_budget_waits_outside_in_order() {
 #[test]
 fn a_dropped_future_gives_its_share_back() {
     let gate = Gate::default();
-    let engine = gate.engine(Options { queue_bytes: 10_000, ..Options::default() });
+    // A queue of 512 rows, which the first document fills several times over.
+    let engine = gate.engine(Options { queue_bytes: 10_000, threads: 1, batch_tokens: 64, ..Options::default() });
     block_on(async {
         let mut given_up = engine.tag(document("given up", ["x ".repeat(5_000)]));
         assert!(poll!(&mut given_up).is_pending());
