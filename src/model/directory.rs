@@ -209,7 +209,10 @@ pub fn write_manifest(directory: &Path, parent: Option<String>, data: Option<Str
         .map_err(|e| Error::file(&manifest_file, e.to_string()))?;
     json.push(b'\n');
     // Whole or not at all: a reader never sees half a manifest.
-    let temporary = tempfile::NamedTempFile::new_in(directory).map_err(|e| Error::io(directory, e))?;
+    let mut temporary = tempfile::Builder::new();
+    #[cfg(unix)] // like any other file of the model, where temporary ones are their owner's alone
+    temporary.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o644));
+    let temporary = temporary.tempfile_in(directory).map_err(|e| Error::io(directory, e))?;
     std::fs::write(temporary.path(), &json).map_err(|e| Error::io(temporary.path(), e))?;
     temporary.as_file().sync_all().map_err(|e| Error::io(temporary.path(), e))?;
     temporary.persist(&manifest_file).map_err(|e| Error::io(&manifest_file, e.error))?;

@@ -59,8 +59,8 @@ impl AdamW {
     }
 
     /// Updates only the rows with a gradient, and lets the others' moments rest (as TensorFlow's `LazyAdam`
-    /// does): of an embedding of 30,000 rows a batch touches some hundred, and the other rows would take a
-    /// fifth of the step's time.
+    /// does): of an embedding of 30,000 rows a batch touches some hundred, and the others would be half
+    /// of the optimiser's work.
     fn update_rows(&self, index: usize, gradient: &Tensor, scale: f64, learning_rate: f64) -> Result<(), TchError> {
         let touched = gradient.f_abs()?.f_amax([1], false)?.f_nonzero()?.f_squeeze_dim(1)?;
         let gradient = gradient.f_index_select(0, &touched)?.f_mul_scalar_(scale)?;
