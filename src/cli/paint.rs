@@ -123,8 +123,7 @@ impl Painter {
         let mut mentions = mentions.into_iter().peekable();
         let mut open: Option<&Marked<'a>> = None;
         let mut cells = Vec::with_capacity(sentence.len());
-        let mut point = 0;
-        for character in sentence.chars() {
+        for (point, character) in sentence.chars().enumerate() {
             while mentions.peek().is_some_and(|next| next.begin < point) {
                 mentions.next(); // inside the one before
             }
@@ -135,8 +134,7 @@ impl Painter {
                 cells.extend((!self.colour).then_some(('[', Some(next.entity_type))));
             }
             cells.push((harmless(character), open.map(|marked| marked.entity_type)));
-            point += 1;
-            if let Some(marked) = open.take_if(|marked| marked.end == point)
+            if let Some(marked) = open.take_if(|marked| marked.end == point + 1)
                 && !self.colour
             {
                 let label = std::iter::once('|').chain(marked.entity_type.chars()).chain([']']);

@@ -69,12 +69,14 @@ impl Args {
                 printer.print(&entry)?;
             }
         }
-        while self.follow {
+        if !self.follow {
+            return Ok(Exit::Done);
+        }
+        loop {
             if let Some(entry) = reader.next(WAIT)? {
                 printer.print(&entry)?;
             }
         }
-        Ok(Exit::Done)
     }
 }
 
