@@ -27,15 +27,30 @@ pub struct Evaluation {
     pub left_out: LeftOut,
 }
 
+/// Which of the files' documents are scored.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Scope {
+    /// All.
+    All,
+    /// Those that the model's recipe holds out of training for development.
+    HeldOut,
+}
+
 /// Scores the model on PubTator files. Only the types that a file annotates count, in gold and prediction.
 /// A model directory with a recipe reads the files as the recipe says (renamed types).
-pub fn evaluate(directory: &Path, files: &[PathBuf], options: &Options) -> Result<Evaluation, Error> {
+pub fn evaluate(directory: &Path, files: &[PathBuf], scope: Scope, options: &Options) -> Result<Evaluation, Error> {
     let model = Model::load(directory, options)?;
     let recipe_file = directory.join(RECIPE);
     let recipe = if recipe_file.exists() { Recipe::read(&recipe_file)? } else { Recipe::default() };
     let reference = model.model_ref().clone();
     let types = model.label_set().entity_types().to_vec();
-    let data = Dataset::read(files, &DataOptions { types: types.clone(), ..recipe.data })?;
+    let mut data = Dataset::read(files, &DataOptions { types: types.clone(), ..recipe.data })?;
+    if scope == Scope::HeldOut {
+        data.documents = data.hold_out(recipe.dev_share).documents;
+        if data.documents.is_empty() {
+            return Err(Error::Usage("none of the documents was held out of this model's training".into()));
+        }
+    }
 
     let engine = Engine::start(model, &engine::Options::default())?;
     let tag = |document: &LabeledDocument| engine.tag(document_of(document));

@@ -369,17 +369,21 @@ fn evaluate(network: &Network, dev: &Dataset, examples: &[Example], batch_tokens
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::evaluate::evaluate as evaluate_directory;
+    use crate::evaluate::{Evaluation, Scope, evaluate as evaluate_directory};
     use crate::recipe::Stage;
     use crate::testing;
-    use std::sync::{Mutex, PoisonError};
+    use std::sync::{Mutex, MutexGuard, PoisonError};
     use tempfile::TempDir;
 
-    fn workplace() -> TempDir {
+    /// A folder with an encoder and a corpus, and the leave to use them. libtorch has one random generator
+    /// for the process, and both making an encoder and training draw from it: the tests take turns.
+    fn workplace() -> (TempDir, MutexGuard<'static, ()>) {
+        static TURN: Mutex<()> = Mutex::new(());
+        let turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
         let folder = tempfile::tempdir().unwrap();
         testing::write_encoder(&folder.path().join("encoder"));
         testing::write_corpus(&folder.path().join("corpus.pubtator"));
-        folder
+        (folder, turn)
     }
 
     fn request(folder: &Path, out: &str) -> Request {
@@ -400,12 +404,8 @@ mod tests {
         }
     }
 
-    /// libtorch has one random generator for the process: runs that are compared must not interleave.
-    static ONE_RUN: Mutex<()> = Mutex::new(());
-
-    fn fit(request: &Request, interrupted: &AtomicBool) -> Result<Outcome, Error> {
-        let _one_run = ONE_RUN.lock().unwrap_or_else(PoisonError::into_inner);
-        super::fit(request, interrupted)
+    fn eval(request: &Request) -> Evaluation {
+        evaluate_directory(&request.out, &request.data, Scope::All, &litflow::model::Options::default()).unwrap()
     }
 
     fn weights(out: &Path) -> Vec<u8> {
@@ -414,14 +414,14 @@ mod tests {
 
     #[test]
     fn learns_a_corpus_by_heart_and_the_directory_says_the_same() {
-        let folder = workplace();
+        let (folder, _turn) = workplace();
         let request = request(folder.path(), "model");
         let outcome = fit(&request, &AtomicBool::new(false)).unwrap();
         let best = outcome.best.unwrap();
         assert!(!outcome.interrupted && outcome.left_out.is_empty());
         assert_eq!(best.dev.micro.f1, 1.0, "{}", best.dev.table());
 
-        let evaluation = evaluate_directory(&request.out, &request.data, &litflow::model::Options::default()).unwrap();
+        let evaluation = eval(&request);
         assert_eq!(evaluation.strict.micro.f1, 1.0, "{}", evaluation.strict.table());
         assert_eq!((evaluation.documents, evaluation.strict.micro.support), (40, 120));
         assert_eq!(evaluation.model.name, "model");
@@ -438,7 +438,7 @@ mod tests {
     /// Stops a run after its first step, goes on, and compares with a run that was never stopped.
     #[test]
     fn a_stopped_run_leaves_a_model_and_goes_on_to_the_same_weights() {
-        let folder = workplace();
+        let (folder, _turn) = workplace();
         let short = |out: &str| {
             let mut request = request(folder.path(), out);
             request.recipe.stages.truncate(1);
@@ -451,7 +451,7 @@ mod tests {
         let mut stopped = short("stopped");
         let outcome = fit(&stopped, &AtomicBool::new(true)).unwrap();
         assert!(outcome.interrupted && outcome.best.is_none());
-        evaluate_directory(&stopped.out, &stopped.data, &litflow::model::Options::default()).unwrap();
+        eval(&stopped);
 
         let again = fit(&stopped, &AtomicBool::new(false)).unwrap_err();
         assert!(again.to_string().contains("--resume") && again.exit_code() == 2, "{again}");
@@ -463,7 +463,7 @@ mod tests {
 
     #[test]
     fn a_checkpoint_of_another_recipe_or_of_none_is_refused() {
-        let folder = workplace();
+        let (folder, _turn) = workplace();
         let mut other = request(folder.path(), "model");
         other.resume = true;
         let error = fit(&other, &AtomicBool::new(false)).unwrap_err();
@@ -478,7 +478,7 @@ mod tests {
 
     #[test]
     fn an_encoder_that_lacks_something_is_refused_before_anything_is_written() {
-        let folder = workplace();
+        let (folder, _turn) = workplace();
         let request = request(folder.path(), "model");
         std::fs::remove_file(request.encoder.join("tokenizer.json")).unwrap();
         let error = fit(&request, &AtomicBool::new(false)).err().unwrap();

@@ -3,7 +3,7 @@
 use anyhow::Context;
 use clap::{Args, Parser, Subcommand};
 use litflow::model::device::{self, DeviceChoice, Options};
-use litflow_training::evaluate::evaluate;
+use litflow_training::evaluate::{Scope, evaluate};
 use litflow_training::fit::{Request, fit};
 use litflow_training::recipe::Recipe;
 use litflow_training::{Error, dataset::LeftOut};
@@ -48,6 +48,7 @@ Prints strict entity scores: a mention counts only with its exact begin, end and
 
 Examples:
   litflow-train eval --model models/biored-minilm --data BioRED_Test.PubTator
+  litflow-train eval --model models/biored-minilm --data BioRED_TrainDev.PubTator --held-out
   litflow-train eval --model models/mine --data A.PubTator --json | jq .strict.micro.f1";
 
 #[derive(Args)]
@@ -89,6 +90,9 @@ struct EvalArgs {
     /// PubTator files with gold annotations.
     #[arg(long, required = true, num_args = 1.., value_name = "FILE")]
     data: Vec<PathBuf>,
+    /// Only the documents that the model's own recipe held out of its training data.
+    #[arg(long)]
+    held_out: bool,
     /// JSON instead of a table; fractions, not per cent.
     #[arg(long)]
     json: bool,
@@ -147,7 +151,8 @@ fn run_fit(args: FitArgs) -> anyhow::Result<ExitCode> {
 
 fn run_eval(args: &EvalArgs) -> anyhow::Result<ExitCode> {
     let options = Options { device: args.device, ..Options::default() };
-    let evaluation = evaluate(&args.model, &args.data, &options)?;
+    let scope = if args.held_out { Scope::HeldOut } else { Scope::All };
+    let evaluation = evaluate(&args.model, &args.data, scope, &options)?;
     if args.json {
         let json = serde_json::json!({
             "model": evaluation.model,
