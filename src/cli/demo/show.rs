@@ -170,13 +170,13 @@ pub fn summary(summary: &Summary, broker: &Broker) -> std::io::Result<()> {
     }
     writeln!(
         out,
-        "{} tokens in {:.1} s: {} tokens/s through {} transactions on {}",
+        "{} tokens in {:.1} s: {} tokens/s, {} transactions",
         HumanCount(summary.tokens),
         summary.seconds,
         HumanCount(tokens_per_second(summary)),
         HumanCount(summary.transactions),
-        broker.describe()
     )?;
+    writeln!(out, "on {}", broker.describe())?;
     out.flush()
 }
 
