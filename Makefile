@@ -2,6 +2,9 @@
 
 .PHONY: help setup demo kafka test bench encoder model clean
 
+CORPORA ?= ../shared/corpora/aioner
+OUT ?= runs/biored-minilm
+
 help: ## what there is to make
 	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' Makefile | expand -t 12
 
@@ -25,9 +28,8 @@ bench: setup ## real tokens per second: the engine alone and the whole path
 encoder: setup ## the encoder that training starts from
 	@python3 scripts/fetch.py encoder
 
-model: encoder ## trains the shipped model again
-	cargo build --release --package litflow-training
-	training/recipes/biored-minilm.sh
+model: encoder ## trains the shipped model again, into OUT (CORPORA: the AIONER sets)
+	training/recipes/biored-minilm.sh $(CORPORA) encoders/minilm-l6 $(OUT)
 
 clean: ## what was built (not what was fetched)
 	cargo clean
