@@ -1,6 +1,8 @@
 //! The whole tagging path with a small random model: whatever the text, offsets are exact and a document's
 //! mentions do not depend on its company.
 
+#![allow(clippy::unwrap_used)] // the helpers of tests are tests
+
 use futures::executor::block_on;
 use futures::future::join_all;
 use litflow::article::{Document, Passage, Section};
@@ -99,7 +101,7 @@ fn prose(seed: u64, words: usize) -> String {
     let mut word = || {
         state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
         let index = (state >> 33) as usize;
-        (vocabulary[index % vocabulary.len()], index / 64 % 9 == 0)
+        (vocabulary[index % vocabulary.len()], (index / 64).is_multiple_of(9))
     };
     (0..words).map(|_| word()).map(|(word, ends)| format!("{word}{}", if ends { ". The " } else { " " })).collect()
 }

@@ -1,6 +1,6 @@
 //! CPU kernels for what libtorch is slow at: attention over short sequences, residual + layer norm, GELU.
 //!
-//! AVX-512, one thread, over contiguous rows of bf16 or fp32; sums are fp32. [`Kernels`] is the proof that
+//! AVX-512 (litflow runs on x86-64, as its libtorch does), one thread, over contiguous rows of bf16 or fp32; sums are fp32. [`Kernels`] is the proof that
 //! the CPU has the instructions. Each kernel has libtorch operators that compute the same: the fallback on
 //! other CPUs and the oracle of the tests.
 

@@ -367,6 +367,47 @@ mod tests {
         }
     }
 
+    /// Reads the fixture that `tests/fixtures/bert/make.py` wrote with Transformers.
+    #[test]
+    fn the_real_minilm_agrees_with_transformers_in_both_precisions() {
+        let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+        let path = root.join("encoders/minilm-l6");
+        if !path.is_dir() {
+            println!("skipped: {} is not installed (`make setup` fetches it)", path.display());
+            return;
+        }
+        let expected = Tensor::read_safetensors(root.join("tests/fixtures/bert/minilm-l6.safetensors")).unwrap();
+        let expected: std::collections::HashMap<String, Tensor> = expected.into_iter().collect();
+        let directory = crate::model::Directory::read(&path).unwrap();
+        let (config, weights) = (directory.config().unwrap(), directory.weights().unwrap());
+        let width = config.hidden_size as i64;
+        let options = (Kind::Float, Device::Cpu);
+        for (kind, largest, mean) in [(Kind::Float, 1e-4, 1e-5), (Kind::BFloat16, 0.1, 0.01)] {
+            // A classifier that hands the hidden states through.
+            let identity = Linear { weight: Tensor::eye(width, options), bias: Tensor::zeros([width], options) };
+            let encoder = PackedEncoder::load(&weights, &config, identity, kind).unwrap();
+            let sentences = [0, 1].map(|i| Vec::<i64>::try_from(&expected[&format!("ids.{i}")]).unwrap());
+            let batch = PackedBatch {
+                ids: sentences.iter().flatten().map(|&id| id as u32).collect(),
+                lengths: sentences.iter().map(|ids| ids.len() as u32).collect(),
+            };
+            let hidden = encoder.logits(&batch).unwrap();
+            let mut first = 0;
+            for (index, ids) in sentences.iter().enumerate() {
+                let every_fourth =
+                    Tensor::arange_start_step(first, first + ids.len() as i64, 4, (Kind::Int64, Device::Cpu));
+                let difference = (hidden.index_select(0, &every_fourth) - &expected[&format!("hidden.{index}")]).abs();
+                let found = [difference.max(), difference.mean(Kind::Float)].map(|x| x.double_value(&[]));
+                println!(
+                    "MiniLM-L6, {kind:?}, sentence {index}: largest difference {:.1e}, mean {:.1e}",
+                    found[0], found[1]
+                );
+                assert!(found[0] < largest && found[1] < mean, "{kind:?}: {found:?}");
+                first += ids.len() as i64;
+            }
+        }
+    }
+
     proptest! {
         #![proptest_config(ProptestConfig::with_cases(24))]
         /// What a window gets does not depend on its neighbours.

@@ -1,0 +1,83 @@
+//! `litflow worker` as a process on a real Apache Kafka: what operators see of it. Skips, with a note, where
+//! there is no Kafka.
+
+#![allow(clippy::unwrap_used)] // a helper of a test may fail like the test
+
+mod support;
+
+use litflow::bus::producer::{Delivery, Producer};
+use litflow::bus::topics;
+use std::io::{Read as _, Write as _};
+use std::net::{TcpListener, TcpStream};
+use std::process::{Child, Command, Stdio};
+use support::{Cluster, article, wait_until};
+
+/// The tiny model with random weights that the model's own tests load: its mentions mean nothing.
+const MODEL: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/bert/ner");
+
+/// A worker of the group that the cluster's own clients use.
+fn worker(cluster: &Cluster, name: &str) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_litflow"));
+    command.args(["worker", "--model", MODEL, "--precision", "fp32"]);
+    command.args(["--bootstrap-servers", cluster.broker.bootstrap_servers(), "--group-id", "workers"]);
+    command.env("LITFLOW_KAFKA__TRANSACTIONAL_ID", format!("workers-{name}"));
+    command.env("LITFLOW_KAFKA__CONSUMER__SESSION_TIMEOUT_MS", "6000");
+    // Small transactions, so that there is something between the first and the last.
+    command.env("LITFLOW_WORKER__TRANSACTION_ARTICLES", "20").env("LITFLOW_WORKER__IN_FLIGHT_ARTICLES", "40");
+    command.stdout(Stdio::piped()).stderr(Stdio::null());
+    command
+}
+
+fn terminate(process: &Child) {
+    let status = Command::new("kill").args(["-TERM", &process.id().to_string()]).status().unwrap();
+    assert!(status.success());
+}
+
+/// The status and body of a GET; nothing while nobody listens.
+fn get(port: u16, path: &str) -> Option<String> {
+    let mut stream = TcpStream::connect(("127.0.0.1", port)).ok()?;
+    write!(stream, "GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n").ok()?;
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).ok()?;
+    Some(answer)
+}
+
+#[test]
+fn a_stopped_worker_drains_and_the_next_one_goes_on() {
+    let Some(cluster) = Cluster::start() else { return };
+    const ARTICLES: usize = 3_000;
+    cluster.publish((0..ARTICLES).map(article));
+    let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+
+    let mut first = worker(&cluster, "a").args(["--listen", &format!("127.0.0.1:{port}")]).spawn().unwrap();
+    wait_until("the worker is ready", || get(port, "/readyz").is_some_and(|answer| answer.contains(" 200 ")));
+    wait_until("the worker has done something", || {
+        let metrics = get(port, "/metrics").unwrap_or_default();
+        metrics.lines().any(|line| line.starts_with("litflow_worker_articles_total") && !line.ends_with(" 0"))
+    });
+    terminate(&first);
+    assert_eq!(first.wait().unwrap().code(), Some(0), "an orderly stop");
+    let done = cluster.read(topics::ANNOTATIONS).len();
+    assert!(0 < done && done < ARTICLES, "stopped after {done} articles, which proves nothing");
+
+    let rest = worker(&cluster, "a").args(["--until-end", "--json"]).output().unwrap();
+    assert!(rest.status.success());
+    let summary: serde_json::Value = serde_json::from_slice(&rest.stdout).unwrap();
+    assert_eq!(summary["articles"], ARTICLES - done, "{summary}");
+    let annotations = cluster.foreign_keys(topics::ANNOTATIONS);
+    assert_eq!(annotations.len(), ARTICLES);
+    assert!(annotations.values().all(|&count| count == 1));
+}
+
+#[test]
+fn a_fenced_worker_ends_with_4() {
+    let Some(cluster) = Cluster::start() else { return };
+    cluster.publish([article(1)]);
+    let mut process = worker(&cluster, "a").spawn().unwrap();
+    wait_until("the worker has committed", || !cluster.read(topics::ANNOTATIONS).is_empty());
+    // A second producer of the same transactional id; then there is something to publish.
+    let _usurper = Producer::new(&cluster.options("a"), Delivery::ExactlyOnce).unwrap();
+    cluster.publish([article(2)]);
+    assert_eq!(process.wait().unwrap().code(), Some(4));
+    assert_eq!(cluster.read(topics::ANNOTATIONS).len(), 1);
+}
