@@ -69,6 +69,14 @@ fn every_command_of_the_program_stands_in_the_table() {
 fn the_links_lead_somewhere() {
     let targets = README.split("](").skip(1).filter_map(|rest| rest.split(')').next());
     for target in targets.filter(|target| !target.starts_with("http")) {
-        assert!(Path::new(ROOT).join(target).exists(), "README.md links to {target}, which is not there");
+        let (file, anchor) = target.split_once('#').unwrap_or((target, ""));
+        let path = Path::new(ROOT).join(file);
+        assert!(path.exists(), "README.md links to {file}, which is not there");
+        if !anchor.is_empty() {
+            let text = std::fs::read_to_string(&path).unwrap();
+            let mut headings = text.lines().filter_map(|line| line.strip_prefix("## "));
+            let found = headings.any(|heading| heading.to_lowercase().replace(' ', "-") == anchor);
+            assert!(found, "{file} has no heading for #{anchor}");
+        }
     }
 }

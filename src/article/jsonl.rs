@@ -80,6 +80,9 @@ impl LinePassage {
 /// # Errors
 /// What is no JSON object of the shape above, or has no `id`. `id` holds the id as soon as it is known.
 pub(crate) fn parse(line: &[u8], id: &mut Option<String>) -> Result<ArticleEvent, Reason> {
+    if line.trim_ascii_start().first() != Some(&b'{') {
+        return Err(Reason::malformed("not a JSON object")); // serde would take an array's items for the fields
+    }
     let line: Line = serde_json::from_slice(line).map_err(|error| {
         // serde_json counts lines in what it was given, which is one.
         Reason::malformed(error.to_string().replace(" at line 1 column", " at column"))
@@ -156,7 +159,7 @@ mod tests {
     fn what_is_wrong_is_said() {
         for (line, reason) in [
             ("{", "EOF while parsing"),
-            ("[]", "invalid"),
+            ("[]", "not a JSON object"),
             (r#"{"text": "x"}"#, "no `id`"),
             (r#"{"id": "a", "text": "x", "passages": []}"#, "both `text` and `passages`"),
             (r#"{"id": "a", "text": 5}"#, "expected a string"),

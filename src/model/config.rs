@@ -153,6 +153,9 @@ impl Default for Config {
 impl Config {
     /// Reads and checks the bytes of `file`.
     pub fn parse(bytes: &[u8], file: &Path) -> Result<Self, Error> {
+        if bytes.trim_ascii_start().first() != Some(&b'{') {
+            return Err(Error::file(file, "not a model configuration: not a JSON object"));
+        }
         let config: Self =
             serde_json::from_slice(bytes).map_err(|e| Error::file(file, format!("not a model configuration: {e}")))?;
         config.check().map_err(|reason| Error::file(file, reason))?;

@@ -3,7 +3,8 @@
 //! Offsets are code points over title + one space + abstract. The abstract line holds every passage
 //! after the title, joined by one space each, so that sections of an abstract and full text keep the
 //! document offsets that all other outputs have. The format cannot hold line breaks inside a text:
-//! each becomes one space, which moves no offset.
+//! each becomes one space, which moves no offset. Tabs in the text stay, as the input's lines have them; in
+//! the column of a mention they too become spaces.
 
 use litflow::article::Section;
 use litflow::tagger::TaggedDocument;

@@ -304,6 +304,7 @@ impl<'t> Before<'t> {
             return !word.is_empty() && word.split(['-', '–']).all(is_item_label);
         }
         let Some(before) = self.text[..self.at].strip_suffix(')') else { return false };
+        let before = before.trim_end(); // where the word before ends
         let label = word_before(before, self.start.min(before.len()), before.len());
         let lead = &before[self.start.min(before.len())..before.len() - label.len()];
         let lead = &lead[char_boundary(lead, lead.len().saturating_sub(BRACKETED))..];

@@ -153,6 +153,13 @@ fn check_bounds(text: &str) {
     assert!(text[last..].trim().is_empty());
 }
 
+#[test]
+fn space_before_a_closing_bracket_may_follow_any_letter() {
+    let text = "The noise had a standard deviation (σ ). Patients with BRCA1 were studied.";
+    assert_eq!(split(text), ["The noise had a standard deviation (σ ).", "Patients with BRCA1 were studied."]);
+    assert_eq!(split("(×10 (−10 M)\u{2003}). Cells grew."), ["(×10 (−10 M)\u{2003}).", "Cells grew."]);
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(512))]
 
@@ -165,6 +172,12 @@ proptest! {
     fn bounds_hold_for_any_punctuation(
         text in "([.?!…。]|[()\\[\\]\"'”]|[ \n\r\t\u{c}\u{2003}]|[A-Za-z0-9]{1,3}|α|́|🧬|Fig|et al|[-–,;:*†=<]){0,60}"
     ) {
+        check_bounds(&text);
+    }
+
+    /// One label, unit or Greek letter in brackets after another, with space where none belongs.
+    #[test]
+    fn bounds_hold_for_any_bracket(text in "([A-Za-z]{0,3} ?[(\\[] ?[0-9A-Zivσ–\u{2003}-]{0,2}[ \u{a0}]?[)\\]]?[.] ?[A-Zσ]?){0,6}") {
         check_bounds(&text);
     }
 
