@@ -60,6 +60,35 @@ fn articles_become_annotations_and_entities() {
 }
 
 #[test]
+fn the_last_records_are_found_among_the_marks_of_transactions() {
+    let Some(cluster) = Cluster::start() else { return };
+    // A transaction an article leaves as many marks as records, or more.
+    let one_by_one = worker::Options { transaction_articles: 1, in_flight_articles: 2, ..Default::default() };
+    cluster.publish((0..40).map(article));
+    cluster.work_with("a", &one_by_one);
+    let all = cluster.read(topics::ANNOTATIONS);
+    assert_eq!(all.len(), 40);
+    let newest = all.iter().map(|entry| entry.timestamp).max().unwrap();
+
+    let last = |topics: &[&str], count| Reader::last(&cluster.options("reader"), topics, count).unwrap();
+    for (count, expected) in [(1, 1), (7, 7), (39, 39), (100, 40)] {
+        let (entries, _) = last(&[topics::ANNOTATIONS], count);
+        assert_eq!(entries.len(), expected, "the last {count}");
+        assert!(entries.is_sorted_by_key(|entry| entry.timestamp));
+        assert_eq!(entries.last().unwrap().timestamp, newest);
+    }
+    assert_eq!(last(&[topics::ANNOTATIONS, "entities.Gene"], 3).0.len(), 3);
+    assert_eq!(last(&[topics::LABELS], 3).0.len(), 0);
+
+    // The reader goes on behind them.
+    let (_, mut reader) = last(&[topics::ANNOTATIONS], 1);
+    cluster.publish([article(40)]);
+    cluster.work_with("a", &one_by_one);
+    let next = std::iter::repeat_with(|| reader.next(DEADLINE).unwrap()).flatten().next().unwrap();
+    assert_eq!(next.key.as_deref(), Some("pmid:40"));
+}
+
+#[test]
 fn a_broker_goes_with_its_handle_and_leaves_nothing() {
     let Some(cluster) = Cluster::start() else { return };
     let (folder, servers) = (cluster.broker.folder().to_owned(), cluster.broker.bootstrap_servers().to_owned());

@@ -14,6 +14,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long one wait for a record takes where the end is awaited, too.
+const WAIT: Duration = Duration::from_millis(500);
+/// The most records that [`Reader::last`] keeps.
+const LAST_MAX: usize = 10_000;
 
 /// Where to begin.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -22,8 +26,9 @@ pub enum From {
     Beginning,
     /// With what comes from now on.
     Now,
-    /// With the last so many records of each partition.
-    Last(u32),
+    /// So many offsets before the end of each partition. Not each holds a record: markers of transactions,
+    /// and what was aborted or compacted away, have offsets, too.
+    BeforeEnd(i64),
 }
 
 /// A record, decoded.
@@ -78,6 +83,8 @@ struct TopicReader {
     client: BaseConsumer<Context>,
     /// Partitions that have not been read to their end.
     unread: BTreeSet<i32>,
+    /// Partitions that have older offsets than those read.
+    cut: BTreeSet<i32>,
 }
 
 impl Reader {
@@ -86,6 +93,43 @@ impl Reader {
         options.check()?;
         let topics = topics.iter().map(|topic| TopicReader::new(options, topic, from)).collect::<Result<_, _>>()?;
         Ok(Self { topics, turn: 0 })
+    }
+
+    /// The last `count` records of all `topics` together, oldest first by their time (fewer where there are
+    /// no more), and the reader that goes on behind them. Goes back twice as far each time until every
+    /// partition has shown `count` records or its beginning; keeps no more than `count` in memory.
+    pub fn last(options: &Options, topics: &[&str], count: usize) -> Result<(Vec<Entry>, Self), Error> {
+        if count > LAST_MAX {
+            return Err(Error::Options(format!(
+                "the last {count} records are more than are kept in memory ({LAST_MAX}); read from the beginning"
+            )));
+        }
+        let mut span = count as i64;
+        loop {
+            let mut reader = Self::new(options, topics, From::BeforeEnd(span))?;
+            let mut last = BTreeMap::new();
+            let mut seen: BTreeMap<(String, i32), usize> = BTreeMap::new();
+            while !reader.at_end() {
+                let Some(entry) = reader.next(WAIT)? else { continue };
+                *seen.entry((entry.topic.clone(), entry.partition)).or_default() += 1;
+                last.insert((entry.timestamp, entry.offset, entry.partition, entry.topic.clone()), entry);
+                if last.len() > count {
+                    last.pop_first();
+                }
+            }
+            let too_few = |topic: &str, partition: i32| {
+                seen.get(&(topic.to_owned(), partition)).is_none_or(|&records| records < count)
+            };
+            let mut cut = reader
+                .topics
+                .iter()
+                .zip(topics)
+                .flat_map(|(reader, topic)| reader.cut.iter().map(move |&partition| (*topic, partition)));
+            if !cut.any(|(topic, partition)| too_few(topic, partition)) {
+                return Ok((last.into_values().collect(), reader));
+            }
+            span = span.saturating_mul(2);
+        }
     }
 
     /// The next record of any topic, waiting for it at most `timeout`. Returns early, with none, when
@@ -127,20 +171,30 @@ impl TopicReader {
         ];
         let config = options.client(&defaults, &options.consumer);
         let client: BaseConsumer<Context> = kafka::create(config.create_with_context(Context::new(options)))?;
-        let offset = match from {
-            From::Beginning => Offset::Beginning,
-            From::Now => Offset::End,
-            From::Last(count) => Offset::OffsetTail(count.into()),
-        };
+        let mut cut = BTreeSet::new();
         let unread: BTreeSet<i32> = partitions(&client, topic, options)?.into_iter().collect();
         let mut assignment = TopicPartitionList::new();
         for &partition in &unread {
+            let offset = match from {
+                From::Beginning => Offset::Beginning,
+                From::Now => Offset::End,
+                From::BeforeEnd(span) => {
+                    let (low, high) = client
+                        .fetch_watermarks(topic, partition, REQUEST_TIMEOUT)
+                        .map_err(|e| Error::kafka("asking for a partition's offsets", &e))?;
+                    let begin = high.saturating_sub(span);
+                    if begin > low {
+                        cut.insert(partition);
+                    }
+                    Offset::Offset(begin.max(low))
+                }
+            };
             assignment
                 .add_partition_offset(topic, partition, offset)
                 .map_err(|e| Error::kafka("choosing where to begin", &e))?;
         }
         client.assign(&assignment).map_err(|e| Error::kafka("starting to read", &e))?;
-        Ok(Self { client, unread })
+        Ok(Self { client, unread, cut })
     }
 
     fn poll(&mut self, timeout: Duration) -> Result<Option<OwnedMessage>, Error> {

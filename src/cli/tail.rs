@@ -51,12 +51,10 @@ impl Args {
 
     pub fn run(&self, config: &Config) -> anyhow::Result<Exit> {
         let topics: Vec<&str> = self.topics.iter().map(String::as_str).collect();
-        let last = self.count.unwrap_or(LAST);
-        let from = if self.from_beginning { From::Beginning } else { From::Last(last) };
-        let mut reader = Reader::new(&config.kafka, &topics, from)?;
         let mut printer = Printer::new(self.json);
-
+        let mut reader;
         if self.from_beginning {
+            reader = Reader::new(&config.kafka, &topics, From::Beginning)?;
             let mut left = self.count.unwrap_or(u32::MAX);
             while left > 0 && !reader.at_end() {
                 if let Some(entry) = reader.next(WAIT)? {
@@ -65,7 +63,9 @@ impl Args {
                 }
             }
         } else {
-            for entry in last_entries(&mut reader, last as usize)? {
+            let entries;
+            (entries, reader) = Reader::last(&config.kafka, &topics, self.count.unwrap_or(LAST) as usize)?;
+            for entry in entries {
                 printer.print(&entry)?;
             }
         }
@@ -78,17 +78,6 @@ impl Args {
             }
         }
     }
-}
-
-/// The last records over all partitions, by their time.
-fn last_entries(reader: &mut Reader, count: usize) -> anyhow::Result<Vec<Entry>> {
-    let mut entries = Vec::new();
-    while !reader.at_end() {
-        entries.extend(reader.next(WAIT)?);
-    }
-    entries.sort_by_key(|entry| (entry.timestamp, entry.offset));
-    let first = entries.len().saturating_sub(count);
-    Ok(entries.split_off(first))
 }
 
 struct Printer {
