@@ -89,6 +89,20 @@ fn the_last_records_are_found_among_the_marks_of_transactions() {
 }
 
 #[test]
+fn an_article_that_its_topic_refuses_is_left_out_by_name() {
+    let Some(cluster) = Cluster::start() else { return };
+    let line = |id: &str, text: &str| format!("{{\"id\": \"pmid:{id}\", \"text\": \"{text}\"}}\n");
+    let lines = line("1", "BRCA1") + &line("2", &"p53 ".repeat(9 << 18)) + &line("3", "HeLa");
+    let mut ingest = assert_cmd::Command::cargo_bin("litflow").unwrap();
+    ingest.args(["ingest", "-", "--from", "jsonl", "--bootstrap-servers", cluster.broker.bootstrap_servers()]);
+    let ended = ingest.write_stdin(lines).assert().code(3);
+    let told = String::from_utf8_lossy(&ended.get_output().stderr).into_owned();
+    assert!(told.contains("pmid:2: a record of 94") && told.contains("for articles, which takes 83"), "{told}");
+    let keys: Vec<_> = cluster.read(topics::ARTICLES).into_iter().filter_map(|entry| entry.key).collect();
+    assert!(keys.len() == 2 && !keys.contains(&"pmid:2".to_owned()), "{keys:?}");
+}
+
+#[test]
 fn a_broker_goes_with_its_handle_and_leaves_nothing() {
     let Some(cluster) = Cluster::start() else { return };
     let (folder, servers) = (cluster.broker.folder().to_owned(), cluster.broker.bootstrap_servers().to_owned());

@@ -1,6 +1,7 @@
 //! Applies the topics to a cluster and compares them with it.
 
 use super::kafka::{self, Context};
+use super::producer::message_max_bytes;
 use super::topics::Topic;
 use super::{Error, Options};
 use rdkafka::admin::{AdminClient, AdminOptions, ConfigResource, NewTopic, ResourceSpecifier, TopicReplication};
@@ -13,6 +14,10 @@ use std::time::{Duration, Instant};
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(15);
 /// How long a topic may take from its creation until every broker asked knows it.
 const SETTLE_TIMEOUT: Duration = Duration::from_secs(30);
+/// How long the cluster may take to tell the topics' limits.
+const LIMITS_TIMEOUT: Duration = Duration::from_secs(2);
+/// Space that a record's header and framing take of a topic's `max.message.bytes`.
+const RECORD_OVERHEAD: usize = 1_024;
 
 /// Looks after the topics of one cluster.
 pub struct Admin {
@@ -129,6 +134,28 @@ impl Admin {
             found.push(Found { name: name.to_owned(), partitions, replication, config: entries(config) });
         }
         Ok(found)
+    }
+
+    /// The largest record, key and value together in bytes, that a producer with these options gets onto each
+    /// topic: as the cluster says, or, where it does not, as the topic files say.
+    pub async fn record_limits(&self, topics: &[Topic]) -> BTreeMap<String, usize> {
+        let names: Vec<&str> = topics.iter().map(|topic| topic.name.as_str()).collect();
+        // A mock cluster never answers this; a real one that is slow has its limits in our files, too.
+        let asked = tokio::time::timeout(LIMITS_TIMEOUT, self.find(&names)).await;
+        let found = asked.map_err(|_| "no answer".to_owned()).and_then(|found| found.map_err(|e| e.to_string()));
+        let found = found.unwrap_or_else(|reason| {
+            tracing::info!("the topics' limits are taken from litflow's own files: {reason}");
+            Vec::new()
+        });
+        let limit_on_cluster = |name: &str| {
+            let found = found.iter().find(|found| found.name == name)?;
+            found.config.get("max.message.bytes")?.parse::<usize>().ok()
+        };
+        let limit = |topic: &Topic| {
+            let of_topic = limit_on_cluster(&topic.name).unwrap_or(topic.max_message_bytes());
+            of_topic.min(message_max_bytes(&self.options)).saturating_sub(RECORD_OVERHEAD)
+        };
+        topics.iter().map(|topic| (topic.name.clone(), limit(topic))).collect()
     }
 
     /// Every way in which the cluster differs from `topics`; empty where it does not.

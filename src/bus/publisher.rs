@@ -10,6 +10,7 @@ use crate::ErrorClass;
 use crate::article::ArticleEvent;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::producer::{Producer as _, ThreadedProducer};
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 /// How long the last records may take to be delivered.
@@ -21,6 +22,7 @@ pub struct Publisher {
     options: Options,
     sent: Published,
     budget: Option<usize>,
+    limits: BTreeMap<String, usize>,
 }
 
 /// What was published.
@@ -65,7 +67,13 @@ impl Publisher {
         options.check()?;
         let config = options.client(&DEFAULTS, &options.producer);
         let client = kafka::create(config.create_with_context(DeliveryContext::new(options)))?;
-        Ok(Self { client, options: options.clone(), sent: Published::default(), budget })
+        Ok(Self { client, options: options.clone(), sent: Published::default(), budget, limits: BTreeMap::new() })
+    }
+
+    /// Refuses larger records than these, by topic ([`Admin::record_limits`](super::admin::Admin::record_limits)),
+    /// one by one: where the cluster refuses one, it is too late to go on.
+    pub fn with_limits(self, limits: BTreeMap<String, usize>) -> Self {
+        Self { limits, ..self }
     }
 
     /// Publishes an article event under its id.
@@ -89,6 +97,11 @@ impl Publisher {
 
     /// Publishes bytes as they are: a dead letter that is sent again, a tombstone.
     pub fn send(&mut self, record: &Outgoing) -> Result<(), PublishError> {
+        let limit = self.limits.get(&record.topic).copied().unwrap_or(message_max_bytes(&self.options));
+        let too_large = || Error::TooLarge { topic: record.topic.clone(), bytes: record.bytes(), limit };
+        if record.bytes() > limit {
+            return Err(too_large().into());
+        }
         if let Some(budget) = self.budget.filter(|budget| self.sent.bytes + record.bytes() > *budget) {
             return Err(PublishError::Full { budget });
         }
@@ -97,13 +110,7 @@ impl Publisher {
             match enqueue(&self.client, record) {
                 Ok(()) => break,
                 Err(RDKafkaErrorCode::QueueFull) => std::thread::sleep(Duration::from_millis(1)),
-                Err(RDKafkaErrorCode::MessageSizeTooLarge) => {
-                    return Err(PublishError::Bus(Error::TooLarge {
-                        topic: record.topic.clone(),
-                        bytes: record.bytes(),
-                        limit: message_max_bytes(&self.options),
-                    }));
-                }
+                Err(RDKafkaErrorCode::MessageSizeTooLarge) => return Err(too_large().into()),
                 Err(code) => {
                     return Err(PublishError::Bus(Error::kafka("publishing", &KafkaError::MessageProduction(code))));
                 }

@@ -4,9 +4,12 @@ use super::exit::Exit;
 use super::{flags, input, progress};
 use indicatif::{HumanBytes, HumanCount};
 use litflow::ErrorClass;
+use litflow::bus::admin::Admin;
 use litflow::bus::publisher::{Published, Publisher};
+use litflow::bus::topics;
 use litflow::config::{Config, Flag};
 use std::time::Instant;
+use tokio::runtime::Runtime;
 
 /// Publish articles as events
 #[derive(clap::Args)]
@@ -31,10 +34,13 @@ impl Args {
         self.kafka.flags()
     }
 
-    pub fn run(&self, config: &Config) -> anyhow::Result<Exit> {
+    pub fn run(&self, config: &Config, runtime: &Runtime) -> anyhow::Result<Exit> {
         self.input.check()?;
         let started = Instant::now();
-        let mut publisher = Publisher::new(&config.kafka, None)?;
+        let mut articles_topic = topics::all(&[])?;
+        articles_topic.retain(|topic| topic.name == topics::ARTICLES);
+        let limits = runtime.block_on(Admin::new(&config.kafka)?.record_limits(&articles_topic));
+        let mut publisher = Publisher::new(&config.kafka, None)?.with_limits(limits);
         let mut articles = self.input.articles(&config.articles);
         let read_so_far = articles.progress();
         let bar = progress::bytes(read_so_far.total);

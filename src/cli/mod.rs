@@ -97,7 +97,7 @@ fn run(cli: &Cli) -> anyhow::Result<Exit> {
     let runtime = tokio::runtime::Runtime::new()?;
     let done = match &cli.command {
         Command::Demo(args) => runtime.block_on(args.run(config)),
-        Command::Ingest(args) => args.run(config),
+        Command::Ingest(args) => args.run(config, &runtime),
         Command::Worker(args) => runtime.block_on(args.run(config)),
         Command::Tag(args) => runtime.block_on(args.run(config)),
         Command::Tail(args) => args.run(config),

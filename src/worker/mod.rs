@@ -17,7 +17,7 @@ use crate::ErrorClass;
 use crate::article;
 use crate::bus::admin::Admin;
 use crate::bus::consumer::Consumer;
-use crate::bus::producer::{Delivery, Producer, message_max_bytes};
+use crate::bus::producer::{Delivery, Producer};
 use crate::bus::{self, topics};
 use crate::tagger::{self, Tag};
 use process::Limits;
@@ -27,11 +27,6 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::runtime::Handle;
 use tokio::sync::watch;
-
-/// Space that a record's header and framing take of a topic's `max.message.bytes`.
-const RECORD_OVERHEAD: usize = 1_024;
-/// How long the cluster may take to tell the topics' limits.
-const LIMITS_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// The section `worker` of the configuration.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -237,8 +232,7 @@ impl Worker {
         Ok(stream::Stream::new(self.options, consumer, producer, self.tagger, limits, self.runtime, self.status))
     }
 
-    /// The largest record that each output topic takes: as the cluster says, or, where it does not, as the
-    /// topic files say. All topics must be there.
+    /// The largest record that each output topic takes. All topics must be there.
     fn record_limits(&self, producer: &Producer) -> Result<BTreeMap<String, usize>, Error> {
         let unused = [topics::LABELS, topics::MODELS];
         let mut needed = topics::all(self.tagger.entity_types())?;
@@ -251,23 +245,6 @@ impl Worker {
                 return Err(bus::Error::NoTopic { topic: topic.name.clone(), servers }.into());
             }
         }
-        let names: Vec<&str> = needed.iter().map(|topic| topic.name.as_str()).collect();
-        let admin = Admin::new(&self.kafka)?;
-        // A mock cluster never answers this; a real one that is slow has its limits in our files, too.
-        let asked = self.runtime.block_on(async { tokio::time::timeout(LIMITS_TIMEOUT, admin.find(&names)).await });
-        let found = asked.map_err(|_| "no answer".to_owned()).and_then(|found| found.map_err(|e| e.to_string()));
-        let found = found.unwrap_or_else(|reason| {
-            tracing::info!("the topics' limits are taken from litflow's own files: {reason}");
-            Vec::new()
-        });
-        let limit_on_cluster = |name: &str| {
-            let found = found.iter().find(|found| found.name == name)?;
-            found.config.get("max.message.bytes")?.parse::<usize>().ok()
-        };
-        let limit = |topic: &topics::Topic| {
-            let of_topic = limit_on_cluster(&topic.name).unwrap_or(topic.max_message_bytes());
-            of_topic.min(message_max_bytes(&self.kafka)).saturating_sub(RECORD_OVERHEAD)
-        };
-        Ok(needed.iter().map(|topic| (topic.name.clone(), limit(topic))).collect())
+        Ok(self.runtime.block_on(Admin::new(&self.kafka)?.record_limits(&needed)))
     }
 }
