@@ -224,3 +224,29 @@ fn a_port_in_use_ends_the_worker_before_it_loads_the_model() {
     let told = stderr_of_failure(litflow().args(["worker", "--listen", &address, "--model", "/nowhere"]), 1);
     assert!(told.contains("http.listen") && told.contains(&address), "{told}");
 }
+
+/// The first signal waits for what is on its way, which here never ends: stdin stays open.
+#[test]
+fn a_second_signal_ends_at_once_with_its_own_code() {
+    use std::io::BufRead as _;
+    let program = assert_cmd::cargo::cargo_bin("litflow");
+    let mut child = std::process::Command::new(program)
+        .args(["demo", "-", "--from", "jsonl", "--broker", "embedded", "--model", MODEL, "--precision", "fp32"])
+        .stdin(std::process::Stdio::piped())
+        .stdout(std::process::Stdio::null())
+        .stderr(std::process::Stdio::piped())
+        .spawn()
+        .unwrap();
+    let stdin = child.stdin.take();
+    let mut lines = std::io::BufReader::new(child.stderr.take().unwrap()).lines().map(Result::unwrap);
+    let terminate = || {
+        let status = std::process::Command::new("kill").args(["-TERM", &child.id().to_string()]).status().unwrap();
+        assert!(status.success());
+    };
+    assert!(lines.any(|line| line.trim_start().starts_with("topics")), "it ended before it read stdin");
+    terminate();
+    assert!(lines.any(|line| line.contains("a second signal ends at once")), "the first signal ended it");
+    terminate();
+    assert_eq!(child.wait().unwrap().code(), Some(128 + 15));
+    drop(stdin);
+}

@@ -36,6 +36,11 @@ pub fn suspended<T>(write: impl FnOnce() -> T) -> T {
     BARS.suspend(write)
 }
 
+/// Takes the bars off the terminal.
+pub fn clear() {
+    let _ = BARS.clear(); // a terminal that is gone needs no clearing
+}
+
 /// stderr for the logs: each line is written with the bars out of the way.
 #[derive(Clone, Copy)]
 pub struct LogWriter;

@@ -2,8 +2,14 @@
 
 use super::progress;
 use litflow::worker::Stop;
+use std::time::Duration;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
+use tokio::task::spawn_blocking;
+use tokio::time::timeout;
+
+/// How long the end may wait for the terminal, which another thread may be writing to.
+const CLEARING: Duration = Duration::from_millis(200);
 
 /// Says [`Stop::Now`] at the first signal; ends the process at the second. `asked` is told on stderr.
 pub fn stop_on_signals(stop: watch::Sender<Stop>, asked: &'static str) -> std::io::Result<()> {
@@ -12,11 +18,20 @@ pub fn stop_on_signals(stop: watch::Sender<Stop>, asked: &'static str) -> std::i
     tokio::spawn(async move {
         either(&mut interrupt, &mut terminate).await;
         stop.send_replace(Stop::Now);
-        progress::suspended(|| anstream::eprintln!("{asked}; a second signal ends at once"));
+        // Elsewhere, because a stalled terminal must not keep the second signal from being heard.
+        spawn_blocking(move || progress::suspended(|| anstream::eprintln!("{asked}; a second signal ends at once")));
         let number = either(&mut interrupt, &mut terminate).await;
-        std::process::exit(128 + number);
+        let _ = timeout(CLEARING, spawn_blocking(progress::clear)).await; // it ends even if that does not
+        end(128 + number);
     });
     Ok(())
+}
+
+/// Ends the process without the destructors that `exit` runs: libtorch's would take away what the model
+/// threads are computing with, and the process would die of SIGSEGV instead of with its own exit code.
+fn end(code: i32) -> ! {
+    // SAFETY: `_exit` takes any number, does not return, and runs no code of this process.
+    unsafe { libc::_exit(code) }
 }
 
 async fn either(interrupt: &mut Signal, terminate: &mut Signal) -> i32 {
