@@ -24,6 +24,21 @@ impl Default for Options {
     }
 }
 
+impl Options {
+    /// Values that cannot be; the message names the key.
+    pub fn check(&self) -> Result<(), String> {
+        // Readers recurse with the elements, on a thread's stack.
+        const DEEPEST: usize = 1024;
+        if self.max_record_bytes == 0 {
+            return Err("articles.max_record_bytes must be at least 1".into());
+        }
+        if !(1..=DEEPEST).contains(&self.max_xml_depth) {
+            return Err(format!("articles.max_xml_depth must be 1 to {DEEPEST}"));
+        }
+        Ok(())
+    }
+}
+
 /// One record that could not be read. Its neighbours are not affected.
 #[derive(Debug, thiserror::Error)]
 pub struct RecordError {

@@ -2,6 +2,7 @@
 
 use super::{input, model};
 use litflow::bus::publisher::PublishError;
+use litflow::tagger::StartError;
 use litflow::{ErrorClass, bus, config, worker};
 use std::io::ErrorKind;
 use std::process::ExitCode;
@@ -67,6 +68,9 @@ fn code(error: &anyhow::Error) -> u8 {
                 bus::Error::Fenced { .. } | bus::Error::Kafka { class: ErrorClass::Fatal, .. } => FATAL_BROKER,
                 _ => FAILED,
             };
+        }
+        if let Some(StartError::MaxLength { .. }) = cause.downcast_ref() {
+            return CONFIGURATION;
         }
         match cause.downcast_ref() {
             Some(worker::Error::Options(_)) => return CONFIGURATION,

@@ -23,9 +23,11 @@ pub(super) fn conflicts(config: &Config) -> Vec<Conflict> {
     if let Err(reason) = config.log.check() {
         conflicts.push(Conflict::new("log.level", reason, ""));
     }
-    if let Err(reason) = config.worker.check() {
-        let key = reason.split(' ').next().unwrap_or("worker").to_owned();
-        conflicts.push(Conflict::new(key, reason, ""));
+    for checked in [config.articles.check(), config.tagger.check(), config.worker.check()] {
+        if let Err(reason) = checked {
+            let key = reason.split(' ').next().unwrap_or_default().to_owned();
+            conflicts.push(Conflict::new(key, reason, ""));
+        }
     }
     kafka(config, &mut conflicts);
     conflicts
@@ -54,6 +56,10 @@ fn kafka(config: &Config, conflicts: &mut Vec<Conflict>) {
     {
         for (name, value) in properties {
             let key = format!("kafka.{table}.{name}");
+            if name.trim().is_empty() {
+                conflicts.push(Conflict::new(key, "has no name", "give librdkafka's name of the property"));
+                continue;
+            }
             if let Some(way_out) = refused_property(name) {
                 conflicts.push(Conflict::new(key, "cannot be passed through", way_out));
                 continue;

@@ -3,6 +3,10 @@
 /// What stands in the place of a secret.
 pub const MASK: &str = "********";
 
+/// Properties of librdkafka whose values may hold a secret though their names do not say so: the client's
+/// own, what is sent along with its token, and a command line with a keytab's password.
+const SECRET_VALUES: [&str; 3] = ["oauthbearer.config", "oauthbearer.extensions", "kerberos.kinit.cmd"];
+
 /// Whether a key's name says that its value is a secret. Names of files that hold one are not.
 pub fn is_secret(key: &str) -> bool {
     let key = key.to_lowercase();
@@ -27,8 +31,8 @@ pub fn is_secret(key: &str) -> bool {
         let key_at = words.iter().position(|word| *word == "key");
         key_at.is_some_and(|at| at + 1 == words.len() || words[at + 1] == "pem")
     };
-    // `sasl.oauthbearer.config` carries client secrets in its value.
-    !names_a_place && (words.iter().any(secret_word) || secret_key() || key.ends_with("oauthbearer.config"))
+    let secret_value = || SECRET_VALUES.iter().any(|name| key.ends_with(name));
+    !names_a_place && (words.iter().any(secret_word) || secret_key() || secret_value())
 }
 
 /// The text with the password of each `scheme://user:password@host` masked, and the values of query
@@ -83,6 +87,8 @@ mod tests {
             "kafka.properties.ssl.keystore.password",
             "kafka.properties.sasl.oauthbearer.client.secret",
             "kafka.properties.sasl.oauthbearer.config",
+            "kafka.properties.sasl.oauthbearer.extensions",
+            "kafka.properties.sasl.kerberos.kinit.cmd",
             "registry.api_key",
             "registry.token",
         ] {
@@ -91,6 +97,7 @@ mod tests {
         for key in [
             "kafka.properties.ssl.key.location",
             "kafka.properties.sasl.username",
+            "kafka.properties.sasl.kerberos.keytab",
             "kafka.properties.ssl.ca.location",
             "kafka.properties.sasl.oauthbearer.token.endpoint.url",
             "tagger.batch_tokens",

@@ -149,6 +149,25 @@ fn properties_that_break_a_promise_are_refused() {
     assert!(told[3].contains("security.protocol is plaintext"), "{told:#?}");
 }
 
+#[test]
+fn values_that_would_exhaust_the_process_are_refused() {
+    let refused = |file: &str, key: &str| {
+        let problems = problems(file, &[], &[]);
+        assert_eq!((problems.len(), problems[0].key.as_str()), (1, key), "{problems:?}");
+    };
+    for value in ["1025", "1000000000"] {
+        refused(&format!("[tagger]\nthreads = {value}\n"), "tagger.threads");
+        refused(&format!("[tagger]\ntokenizer_threads = {value}\n"), "tagger.tokenizer_threads");
+        refused(&format!("[articles]\nmax_xml_depth = {value}\n"), "articles.max_xml_depth");
+    }
+    refused("[tagger]\nmax_length = 3\n", "tagger.max_length");
+    refused("[articles]\nmax_xml_depth = 0\n", "articles.max_xml_depth");
+    refused("[articles]\nmax_record_bytes = 0\n", "articles.max_record_bytes");
+    refused("[kafka.properties]\n'' = 'x'\n", "kafka.properties.");
+    let largest = "[tagger]\nthreads = 1024\nmax_length = 8\n[articles]\nmax_xml_depth = 1024\nmax_record_bytes = 1\n";
+    assert!(load(largest, &[], &[]).is_ok());
+}
+
 /// The part of a documentation file after its marker is `generated`; UPDATE_GOLDEN=1 writes it.
 pub(crate) fn assert_documented(file: &str, generated: &str) {
     const MARKER: &str = "<!-- what follows is written by `UPDATE_GOLDEN=1 cargo test --lib documentation` -->\n";

@@ -64,6 +64,25 @@ impl Default for Options {
     }
 }
 
+impl Options {
+    /// Values that cannot be, with any model; the message names the key.
+    pub fn check(&self) -> Result<(), String> {
+        /// More than any machine has cores; a typing error must not exhaust the system's threads.
+        const MOST_THREADS: usize = 1024;
+        /// As for [`crate::model::Config::max_length`]: special tokens and a few of text.
+        const SHORTEST: usize = 8;
+        for (key, threads) in [("threads", self.threads), ("tokenizer_threads", self.tokenizer_threads)] {
+            if threads > MOST_THREADS {
+                return Err(format!("tagger.{key} must be at most {MOST_THREADS}"));
+            }
+        }
+        if (1..SHORTEST).contains(&self.max_length) {
+            return Err(format!("tagger.max_length must be at least {SHORTEST}, or 0 for the model's own"));
+        }
+        Ok(())
+    }
+}
+
 /// Why an engine could not be started.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
