@@ -85,7 +85,11 @@ fn class_of(error: &KafkaError) -> ErrorClass {
             ErrorClass::Fatal
         };
     }
-    match error.rdkafka_error_code() {
+    let code = match error {
+        KafkaError::AdminOp(code) => Some(*code), // which the method below passes over
+        error => error.rdkafka_error_code(),
+    };
+    match code {
         Some(
             AllBrokersDown
             | BrokerTransportFailure
@@ -120,4 +124,18 @@ pub(crate) fn delivery_is_hopeless(code: RDKafkaErrorCode) -> bool {
             | UnknownTopic
             | UnknownTopicOrPartition
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_cluster_that_does_not_answer_is_the_same_to_every_call() {
+        use RDKafkaErrorCode::{OperationTimedOut, TopicAuthorizationFailed};
+        for error in [KafkaError::AdminOp, KafkaError::MetadataFetch, KafkaError::MessageProduction] {
+            assert_eq!(class_of(&error(OperationTimedOut)), ErrorClass::Retriable);
+            assert_eq!(class_of(&error(TopicAuthorizationFailed)), ErrorClass::Fatal);
+        }
+    }
 }
