@@ -15,7 +15,7 @@ use litflow::tagger::{Engine, Tag};
 use litflow::worker::{Stop, Summary, Worker};
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
 use tokio::runtime::Handle;
 use tokio::sync::watch;
 use tokio::task::spawn_blocking;
@@ -34,7 +34,10 @@ Brokers:
   auto       local, or else embedded
   local      a real Apache Kafka of its own, started from the jars that `make setup` fetches; exactly once
   embedded   librdkafka's mock cluster in this process; at least once, a few MiB, gone at the end
-  HOST:PORT  a cluster that is running; its topics are created where they are missing")]
+  HOST:PORT  a cluster that is running; its topics are created where they are missing
+
+Each run has a consumer group and a transactional id of its own, litflow-demo-…, whatever the configuration
+says: it takes nothing from workers of the same cluster, and tags all that is on its articles topic.")]
 pub struct Args {
     /// Files, directories or - for stdin, instead of the shipped articles
     #[arg(value_name = "PATH")]
@@ -73,10 +76,7 @@ impl Args {
 
         let (broker, engine) = self.start(config).await?;
         let engine: Arc<dyn Tag> = Arc::new(engine);
-        let kafka = bus::Options {
-            transactional_id: Some(format!("litflow-demo-{}", std::process::id())),
-            ..broker.options(&config.kafka)
-        };
+        let kafka = of_its_own(broker.options(&config.kafka));
         let wanted = topics::all(engine.entity_types())?;
         broker.create_topics(&wanted, &kafka).await?;
         step("topics", &format!("{} topics from {} to {}", wanted.len(), topics::ARTICLES, topics::DEAD_LETTERS));
@@ -181,6 +181,14 @@ impl Args {
     }
 }
 
+/// The options with a group and a transactional id that no other run has, on any host: in a group of others
+/// the demo would take their articles and wait for its own.
+fn of_its_own(kafka: bus::Options) -> bus::Options {
+    let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    let name = format!("litflow-demo-{}-{}", since_epoch.as_nanos(), std::process::id());
+    bus::Options { group_id: name.clone(), transactional_id: Some(name), ..kafka }
+}
+
 /// Runs a worker until `stopped` says so.
 async fn work(
     config: &Config,
@@ -198,4 +206,19 @@ async fn work(
 fn step(name: &str, what: &str) {
     let style = anstyle::Style::new().dimmed();
     progress::suspended(|| anstream::eprintln!("{style}{name:>10}{style:#}  {what}"));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn two_runs_share_no_group_and_no_transactional_id() {
+        let user = bus::Options { transactional_id: Some("workers-0".into()), ..bus::Options::default() };
+        let (one, two) = (of_its_own(user.clone()), of_its_own(user.clone()));
+        assert_ne!(one.group_id, user.group_id);
+        assert_ne!(one.transactional_id, user.transactional_id);
+        assert_ne!(one.group_id, two.group_id);
+        assert_ne!(one.transactional_id, two.transactional_id);
+    }
 }
