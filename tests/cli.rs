@@ -43,6 +43,12 @@ fn every_command_has_help_with_an_example() {
         let help = stdout(litflow().args([command, "--help"]));
         assert!(help.contains(&format!("  litflow {command}")), "no example: {help}");
     }
+    for (command, subcommands) in [("topics", &["create", "check", "list"][..]), ("config", &["show", "default"])] {
+        for subcommand in subcommands {
+            let help = stdout(litflow().args([command, subcommand, "--help"]));
+            assert!(help.contains(&format!("\n  litflow {command} {subcommand}")), "no example: {help}");
+        }
+    }
 }
 
 #[test]
@@ -211,7 +217,7 @@ fn the_demo_runs_on_the_embedded_broker() {
 
     let assert = demo(&["-", "--from", "jsonl"], "{\"id\": \"a\", \"text\": \"One.\"}\n{\n").assert().code(3);
     let shown = String::from_utf8_lossy(&assert.get_output().stdout).into_owned();
-    assert!(shown.contains("jsonl:a") && shown.contains("1 articles, 1 sentences"), "{shown}");
+    assert!(shown.contains("jsonl:a") && shown.contains("1 article, 1 sentence, "), "{shown}");
     let told = String::from_utf8_lossy(&assert.get_output().stderr).into_owned();
     assert!(told.contains("1 record was left out"), "{told}");
     assert!(!told.contains("WARN") && !told.contains("ERROR"), "{told}");

@@ -92,11 +92,12 @@ impl Format {
             (None, Some(Self::Text), Some(Self::Pubtator)) => Self::Pubtator,
             (None, Some(Self::Jsonl), Some(Self::Bioc)) => Self::Bioc,
             (Some(said), _, Some(content)) | (None, Some(said), Some(content)) if said != content => {
-                return Err(Reason::Format(format!(
-                    "is not {}: it begins like {}; name its format with --from",
-                    said.title(),
-                    content.title()
-                )));
+                let way_out = match from {
+                    Some(_) => "--from must name another format, or be left out",
+                    None => "name its format with --from",
+                };
+                let (said, content) = (said.title(), content.title());
+                return Err(Reason::Format(format!("is not {said}: it begins like {content}; {way_out}")));
             }
             (Some(format), ..) | (None, _, Some(format)) | (None, Some(format), None) => format,
             (None, None, None) => {

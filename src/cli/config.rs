@@ -20,12 +20,19 @@ pub struct Args {
 #[derive(Subcommand)]
 enum What {
     /// Print every key with its value and, where it is no default, its origin; secrets are masked
+    #[command(after_help = "\
+Examples:
+  litflow config show
+  litflow config show --config litflow.toml --json | jq .origins")]
     Show {
         /// Print {"config": …, "origins": …} as JSON
         #[arg(long)]
         json: bool,
     },
     /// Print the defaults with a comment on every key, to start a file of one's own
+    #[command(after_help = "\
+Example:
+  litflow config default > litflow.toml")]
     Default,
 }
 

@@ -74,8 +74,8 @@ impl Args {
             anstream::println!("{counts}");
         }
         anstream::eprintln!(
-            "{} articles ({}) published to {} in {seconds:.1} s",
-            HumanCount(records),
+            "{} ({}) published to {} in {seconds:.1} s",
+            input::counted(records, "article", "articles"),
             HumanBytes(bytes as u64),
             config.kafka.bootstrap_servers
         );

@@ -46,6 +46,11 @@ pub fn format_parser() -> impl TypedValueParser<Value = Format> {
     PossibleValuesParser::new(Format::NAMES.map(|(name, _)| name)).try_map(|name| name.parse())
 }
 
+/// `1 article`, `2,000 articles`: a count with its unit.
+pub fn counted(count: u64, one: &str, more: &str) -> String {
+    format!("{} {}", HumanCount(count), if count == 1 { one } else { more })
+}
+
 /// Tells one record that was left out: where it stands, and why.
 pub fn tell_left_out(reason: &str) {
     let style = anstyle::Style::new().fg_color(Some(anstyle::AnsiColor::Yellow.into()));

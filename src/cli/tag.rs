@@ -169,16 +169,16 @@ impl Counts {
         let seconds = started.elapsed().as_secs_f64();
         let model = engine.model();
         anstream::eprintln!(
-            "{} articles, {} sentences, {} mentions in {seconds:.1} s, {} tokens/s, by {} {}",
-            HumanCount(self.articles),
-            HumanCount(self.sentences),
-            HumanCount(self.mentions),
+            "{}, {}, {} in {seconds:.1} s, {} tokens/s, by {} {}",
+            input::counted(self.articles, "article", "articles"),
+            input::counted(self.sentences, "sentence", "sentences"),
+            input::counted(self.mentions, "mention", "mentions"),
             HumanCount((self.tokens as f64 / seconds) as u64),
             model.name,
             model.version,
         );
         if self.deleted > 0 {
-            anstream::eprintln!("{} deletions passed over", HumanCount(self.deleted));
+            anstream::eprintln!("{} passed over", input::counted(self.deleted, "deletion", "deletions"));
         }
         input::tell_count_left_out(self.left_out);
     }

@@ -39,6 +39,10 @@ struct Common {
 #[derive(Subcommand)]
 enum What {
     /// Create what is missing; what is there stays as it is
+    #[command(after_help = "\
+Examples:
+  litflow topics create --bootstrap-servers localhost:9092
+  litflow topics create --bootstrap-servers broker-1:9092 --replication 3")]
     Create {
         /// Replicas of each partition [default: the cluster's]
         #[arg(long, value_name = "N", value_parser = clap::value_parser!(i32).range(1..))]
@@ -47,11 +51,19 @@ enum What {
         common: Common,
     },
     /// Name every difference between the cluster and what should be; ends with 1 where there is one
+    #[command(after_help = "\
+Examples:
+  litflow topics check --bootstrap-servers broker-1:9092
+  litflow topics check --json")]
     Check {
         #[command(flatten)]
         common: Common,
     },
     /// List what should be, without asking the cluster
+    #[command(after_help = "\
+Examples:
+  litflow topics list
+  litflow topics list --types Gene,Disease --json")]
     List {
         #[command(flatten)]
         common: Common,

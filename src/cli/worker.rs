@@ -1,7 +1,7 @@
 //! `litflow worker`: the stream, until a signal or a fatal error ends it.
 
 use super::exit::Exit;
-use super::{flags, model, signals};
+use super::{flags, input, model, signals};
 use indicatif::HumanCount;
 use litflow::config::{Config, Flag};
 use litflow::serve::{self, Health};
@@ -78,12 +78,12 @@ impl Args {
             anstream::println!("{}", serde_json::to_string(summary)?);
         }
         anstream::eprintln!(
-            "{} articles worked up in {:.1} s: {} tagged, {} deleted, {} dead letters",
-            HumanCount(summary.articles),
+            "{} worked up in {:.1} s: {} tagged, {} deleted, {}",
+            input::counted(summary.articles, "article", "articles"),
             summary.seconds,
             HumanCount(summary.tagged),
             HumanCount(summary.tombstones),
-            HumanCount(summary.dead_letters),
+            input::counted(summary.dead_letters, "dead letter", "dead letters"),
         );
         Ok(())
     }

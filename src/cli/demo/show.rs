@@ -1,12 +1,13 @@
 //! What `litflow demo` shows: entities in their sentences as they come, then a summary.
 
+use crate::cli::input::counted;
 use crate::cli::paint::{Marked, Painter, sanitized};
 use crate::cli::{progress, tail};
 use anstyle::Style;
 use indicatif::HumanCount;
 use litflow::bus::broker::Broker;
 use litflow::bus::reader::{Entry, From, Reader, Value};
-use litflow::bus::records::{Annotations, EntityMention};
+use litflow::bus::records::{Annotations, EntityMention, SourceRecord};
 use litflow::bus::{self, topics};
 use litflow::worker::Summary;
 use std::collections::{BTreeMap, HashMap};
@@ -55,7 +56,11 @@ impl Viewer {
     }
 }
 
-/// An article whose records are arriving.
+/// Topic, partition and offset of an article event. An article's id would not do: its events come one after
+/// the other, and each has annotations of its own.
+type Source = (String, i32, i64);
+
+/// An article event whose records are arriving.
 #[derive(Default)]
 struct Arriving {
     annotations: Option<Annotations>,
@@ -65,7 +70,7 @@ struct Arriving {
 
 fn show(reader: &mut Reader, expected: &AtomicU64) -> anyhow::Result<()> {
     let painter = Painter::for_stdout();
-    let mut arriving: HashMap<String, Arriving> = HashMap::new();
+    let mut arriving: HashMap<Source, Arriving> = HashMap::new();
     let mut shown = 0;
     let mut last_arrival = Instant::now();
     while shown < expected.load(Ordering::Acquire) {
@@ -78,30 +83,35 @@ fn show(reader: &mut Reader, expected: &AtomicU64) -> anyhow::Result<()> {
             continue;
         };
         last_arrival = Instant::now();
-        let Some(id) = take_in(&mut arriving, entry) else { continue };
-        let article = &arriving[&id];
+        let Some(source) = take_in(&mut arriving, entry) else { continue };
+        let article = &arriving[&source];
         let Some(annotations) = &article.annotations else { continue };
         if article.mentions.len() >= annotations.mentions.len() {
             print(&painter, annotations, &article.mentions)?;
-            arriving.remove(&id);
+            arriving.remove(&source);
             shown += 1;
         }
     }
     Ok(())
 }
 
-/// Adds a record to its article; returns the article's id.
-fn take_in(arriving: &mut HashMap<String, Arriving>, entry: Entry) -> Option<String> {
-    let id = entry.key?;
+/// Adds a record to its article event; returns where that stands.
+fn take_in(arriving: &mut HashMap<Source, Arriving>, entry: Entry) -> Option<Source> {
+    let place_of = |source: &SourceRecord| (source.topic.clone(), source.partition, source.offset);
     match entry.value {
         Value::Mention(mention) => {
+            let source = place_of(&mention.source);
             let place = (mention.passage, mention.begin, mention.end);
-            arriving.entry(id.clone()).or_default().mentions.insert(place, *mention);
+            arriving.entry(source.clone()).or_default().mentions.insert(place, *mention);
+            Some(source)
         }
-        Value::Annotations(annotations) => arriving.entry(id.clone()).or_default().annotations = Some(*annotations),
-        _ => return None,
+        Value::Annotations(annotations) => {
+            let source = place_of(&annotations.source);
+            arriving.entry(source.clone()).or_default().annotations = Some(*annotations);
+            Some(source)
+        }
+        _ => None,
     }
-    Some(id)
 }
 
 /// The article's id with what was found, then its sentences that hold entities.
@@ -152,11 +162,11 @@ pub fn summary(summary: &Summary, broker: &Broker) -> std::io::Result<()> {
     let mut out = anstream::stdout().lock();
     writeln!(
         out,
-        "{} articles, {} sentences, {} entities, {} dead letters",
-        HumanCount(summary.articles),
-        HumanCount(summary.sentences),
-        HumanCount(mentions),
-        HumanCount(summary.dead_letters),
+        "{}, {}, {}, {}",
+        counted(summary.articles, "article", "articles"),
+        counted(summary.sentences, "sentence", "sentences"),
+        counted(mentions, "entity", "entities"),
+        counted(summary.dead_letters, "dead letter", "dead letters"),
     )?;
     let mut types: Vec<(&String, u64)> = summary.mentions.iter().map(|(name, count)| (name, *count)).collect();
     types.sort_by_key(|(_, count)| std::cmp::Reverse(*count));
@@ -170,11 +180,11 @@ pub fn summary(summary: &Summary, broker: &Broker) -> std::io::Result<()> {
     }
     writeln!(
         out,
-        "{} tokens in {:.1} s: {} tokens/s, {} transactions",
-        HumanCount(summary.tokens),
+        "{} in {:.1} s: {} tokens/s, {}",
+        counted(summary.tokens, "token", "tokens"),
         summary.seconds,
         HumanCount(tokens_per_second(summary)),
-        HumanCount(summary.transactions),
+        counted(summary.transactions, "transaction", "transactions"),
     )?;
     writeln!(out, "on {}", broker.describe())?;
     out.flush()
