@@ -6,7 +6,7 @@
 
 use super::config::{Activation, Config};
 use super::{Error, Weights};
-use tch::{TchError, Tensor};
+use tch::{Kind, TchError, Tensor};
 
 /// The encoder. Shapes below: B sequences of L tokens, hidden size H, A heads of D = H / A.
 pub struct Bert {
@@ -19,6 +19,7 @@ pub struct Bert {
     hidden_act: Activation,
     hidden_dropout: f64,
     attention_dropout: f64,
+    linear_kind: Kind,
 }
 
 /// One trainable tensor of the encoder.
@@ -68,6 +69,11 @@ impl Linear {
 
     pub fn forward(&self, x: &Tensor) -> Result<Tensor, TchError> {
         x.f_linear(&self.weight, Some(&self.bias))
+    }
+
+    /// [`Linear::forward`] computed in `kind`, which the result has.
+    fn forward_in(&self, x: &Tensor, kind: Kind) -> Result<Tensor, TchError> {
+        x.f_to_kind(kind)?.f_linear(&self.weight.f_to_kind(kind)?, Some(&self.bias.f_to_kind(kind)?))
     }
 }
 
@@ -126,8 +132,10 @@ impl Bert {
         let hidden = config.hidden_size as i64;
         let embedding =
             |name: &str, rows: usize| weights.float(&format!("embeddings.{name}.weight"), &[rows as i64, hidden]);
+        let word_embeddings = embedding("word_embeddings", config.vocab_size)?;
         Ok(Self {
-            word_embeddings: embedding("word_embeddings", config.vocab_size)?,
+            linear_kind: word_embeddings.kind(),
+            word_embeddings,
             position_embeddings: embedding("position_embeddings", config.max_position_embeddings)?,
             token_type_embeddings: embedding("token_type_embeddings", config.type_vocab_size)?,
             embedding_norm: LayerNorm::load(weights, "embeddings.LayerNorm", config)?,
@@ -137,6 +145,14 @@ impl Bert {
             hidden_dropout: config.hidden_dropout_prob,
             attention_dropout: config.attention_probs_dropout_prob,
         })
+    }
+
+    /// The same encoder with its linear layers and its attention in `kind`. Weights, sums and norms keep their
+    /// own: with fp32 weights and bf16 here it is what is known as mixed precision.
+    #[must_use]
+    pub fn multiplying_in(mut self, kind: Kind) -> Self {
+        self.linear_kind = kind;
+        self
     }
 
     /// Hidden states [B, L, H] of `ids` [B, L] (int64). `mask` [B, L] (bool) is true where a token is real;
@@ -151,7 +167,7 @@ impl Bert {
 
         // 0 where a key is real, −∞ where it is padding: [B, 1, 1, L], added to the scores [B, A, L, L].
         let padding = mask.f_logical_not()?.f_unsqueeze(1)?.f_unsqueeze(1)?;
-        let bias = Tensor::f_zeros(padding.size(), (hidden.kind(), hidden.device()))?
+        let bias = Tensor::f_zeros(padding.size(), (self.linear_kind, hidden.device()))?
             .f_masked_fill(&padding, f64::NEG_INFINITY)?;
         for layer in &self.layers {
             hidden = self.layer_forward(layer, &hidden, &bias, train)?;
@@ -161,8 +177,10 @@ impl Bert {
 
     fn layer_forward(&self, layer: &Layer, hidden: &Tensor, bias: &Tensor, train: bool) -> Result<Tensor, TchError> {
         let (batch, length, width) = hidden.size3()?;
-        let split = |linear: &Linear| {
-            linear.forward(hidden)?.f_view([batch, length, self.num_heads, -1])?.f_transpose(1, 2) // [B, A, L, D]
+        let linear = |linear: &Linear, x: &Tensor| linear.forward_in(x, self.linear_kind);
+        let input = hidden.f_to_kind(self.linear_kind)?;
+        let split = |module: &Linear| {
+            linear(module, &input)?.f_view([batch, length, self.num_heads, -1])?.f_transpose(1, 2) // [B, A, L, D]
         };
         let dropout = if train { self.attention_dropout } else { 0.0 };
         let context = Tensor::f_scaled_dot_product_attention(
@@ -176,10 +194,10 @@ impl Bert {
             false,
         )?; // [B, A, L, D]
         let context = context.f_transpose(1, 2)?.f_reshape([batch, length, width])?; // [B, L, H]
-        let attended = layer.attention_output.forward(&context)?.f_dropout(self.hidden_dropout, train)?;
+        let attended = linear(&layer.attention_output, &context)?.f_dropout(self.hidden_dropout, train)?;
         let hidden = layer.attention_norm.forward(&attended.f_add(hidden)?)?;
-        let inner = self.hidden_act.apply(&layer.intermediate.forward(&hidden)?)?; // [B, L, intermediate]
-        let outer = layer.output.forward(&inner)?.f_dropout(self.hidden_dropout, train)?; // [B, L, H]
+        let inner = self.hidden_act.apply(&linear(&layer.intermediate, &hidden)?)?; // [B, L, intermediate]
+        let outer = linear(&layer.output, &inner)?.f_dropout(self.hidden_dropout, train)?; // [B, L, H]
         layer.output_norm.forward(&outer.f_add(&hidden)?)
     }
 

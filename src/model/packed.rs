@@ -367,6 +367,31 @@ mod tests {
         }
     }
 
+    /// As training runs it: fp32 weights and sums, products in bf16.
+    #[test]
+    fn mixed_precision_is_near_fp32_with_gradients_of_the_weights_own_kind() {
+        let Forms { plain, .. } = forms(2, 32, Activation::Gelu);
+        let parameters: Vec<Tensor> =
+            plain.parameters().into_iter().map(|parameter| parameter.tensor.set_requires_grad(true)).collect();
+        let ids = Tensor::from_slice(&[3i64, 1, 4, 1, 5, 9, 2, 6]).view([2, 4]);
+        let mask = Tensor::from_slice(&[true, true, true, true, true, true, true, false]).view([2, 4]);
+        let run = |bert: &Bert| {
+            let hidden = bert.forward_t(&ids, &mask, false).unwrap();
+            let loss = (hidden.narrow(1, 0, 3) * Tensor::arange(64, (Kind::Float, Device::Cpu)).sin()).sum(Kind::Float);
+            (hidden.detach(), Tensor::run_backward(&[loss], &parameters.iter().collect::<Vec<_>>(), false, false))
+        };
+        let (exact, exact_gradients) = run(&plain);
+        let (near, gradients) = run(&plain.multiplying_in(Kind::BFloat16));
+        assert_eq!(near.kind(), Kind::Float);
+        let difference = largest_difference(&near, &exact);
+        assert!(0.0 < difference && difference < 0.05 * exact.std(false).double_value(&[]), "{difference:e}");
+        assert!(gradients.iter().all(|gradient| gradient.kind() == Kind::Float));
+        let flat = |gradients: &[Tensor]| Tensor::cat(&gradients.iter().map(|g| g.view([-1])).collect::<Vec<_>>(), 0);
+        let (gradient, exact) = (flat(&gradients), flat(&exact_gradients));
+        let difference = (&gradient - &exact).norm().double_value(&[]) / exact.norm().double_value(&[]);
+        assert!(difference < 0.05, "{difference:e}");
+    }
+
     /// Reads the fixture that `tests/fixtures/bert/make.py` wrote with Transformers.
     #[test]
     fn the_real_minilm_agrees_with_transformers_in_both_precisions() {

@@ -11,6 +11,7 @@ use crate::progress::Progress;
 use crate::publish;
 use crate::recipe::{Documents, Recipe};
 use crate::scorer::{Report, Scorer};
+use litflow::model::device::compute_kind;
 use litflow::model::{Directory, LabelSet};
 use litflow::tagger::encode::SentenceTokenizer;
 use std::path::{Path, PathBuf};
@@ -257,7 +258,8 @@ fn prepare(request: &Request) -> Result<(Prepared, Network), Error> {
             (MAX_LABELS - 1) / 2
         )));
     }
-    let network = Network::new(&encoder, labels.clone(), &recipe.model, recipe.seed, request.device)?;
+    let kind = compute_kind(recipe.precision, request.device);
+    let network = Network::new(&encoder, labels.clone(), &recipe.model, recipe.seed, request.device, kind)?;
     let max_length = recipe.model.max_length;
     let sentence_tokenizer = SentenceTokenizer::new(tokenizer.clone(), max_length, max_length / 4)?;
     let encode = |dataset: &Dataset, weighting: ClassWeighting| {

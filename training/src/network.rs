@@ -1,4 +1,5 @@
-//! The model in training: encoder, dropout, classifier, CRF, in fp32 with gradients.
+//! The model in training: encoder, dropout, classifier, CRF, with gradients. Weights are fp32 always; the
+//! encoder may multiply in bf16.
 
 use crate::error::Error;
 use crate::examples::{Batch, Example, sorted_batches};
@@ -20,17 +21,19 @@ pub struct Network {
     labels: LabelSet,
     dropout: f64,
     device: Device,
+    kind: Kind,
 }
 
 impl Network {
     /// A network over a pretrained encoder, its head new: the classifier as BERT initialises it, normal
-    /// with the configuration's spread, the CRF at zero.
+    /// with the configuration's spread, the CRF at zero. The encoder multiplies in `kind`, fp32 or bf16.
     pub fn new(
         encoder: &Directory,
         labels: LabelSet,
         options: &ModelOptions,
         seed: u64,
         device: Device,
+        kind: Kind,
     ) -> Result<Self, Error> {
         let mut config = encoder.config()?;
         if options.max_length > config.max_position_embeddings {
@@ -55,7 +58,7 @@ impl Network {
         let normal = Tensor::f_randn([tags, hidden], (Kind::Float, device))?.f_mul_scalar(spread)?;
         let zeros = |size: &[i64]| Tensor::f_zeros(size, (Kind::Float, device));
         let head = [normal, zeros(&[tags])?, zeros(&[tags, tags])?, zeros(&[tags])?, zeros(&[tags])?];
-        Self::assemble(bert, head, config, labels, options.dropout, device)
+        Self::assemble(bert, head, config, labels, options.dropout, device, kind)
     }
 
     /// Replaces all weights by those of a checkpoint of the same network.
@@ -70,7 +73,7 @@ impl Network {
             weights.float("crf.end_transitions", &[tags])?,
         ];
         let bert = Bert::load(&weights, &self.config)?;
-        Self::assemble(bert, head, self.config, self.labels, self.dropout, self.device)
+        Self::assemble(bert, head, self.config, self.labels, self.dropout, self.device, self.kind)
     }
 
     fn assemble(
@@ -80,7 +83,9 @@ impl Network {
         labels: LabelSet,
         dropout: f64,
         device: Device,
+        kind: Kind,
     ) -> Result<Self, Error> {
+        let bert = bert.multiplying_in(kind);
         for parameter in bert.parameters() {
             let _ = parameter.tensor.f_set_requires_grad(true)?;
         }
@@ -90,7 +95,7 @@ impl Network {
         let [classifier_weight, classifier_bias, transitions, start, end] = head;
         let crf = Crf::new(transitions, start, end, &Constraints::bio(&labels))
             .expect("the parameters are shaped by the same label set");
-        Ok(Self { bert, classifier_weight, classifier_bias, crf, config, labels, dropout, device })
+        Ok(Self { bert, classifier_weight, classifier_bias, crf, config, labels, dropout, device, kind })
     }
 
     /// The model directory's configuration.

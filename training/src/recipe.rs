@@ -3,6 +3,7 @@
 use crate::dataset::DataOptions;
 use crate::error::Error;
 use crate::loss::ClassWeighting;
+use litflow::model::device::Precision;
 use serde::{Deserialize, Serialize};
 use std::path::Path;
 
@@ -28,6 +29,9 @@ pub struct Recipe {
     pub batch_tokens: usize,
     /// Seed of the head's initial weights, of the order of the sentences and of dropout.
     pub seed: u64,
+    /// What the encoder multiplies in: `auto` (bf16 where the device computes it natively, else fp32), `fp32` or
+    /// `bf16`. Weights, norms, head and loss are fp32 always.
+    pub precision: Precision,
     /// Training ends after this many epochs in a row without a better dev F1, in the last stage.
     pub patience: usize,
     /// What is trained on, one stage after the other.
@@ -105,6 +109,7 @@ impl Default for Recipe {
             class_weighting: ClassWeighting::Off,
             batch_tokens: 4096,
             seed: 1,
+            precision: Precision::Auto,
             patience: 4,
             stages: vec![Stage::default()],
         }
