@@ -1,15 +1,21 @@
 //! Scores a model directory as the worker runs it: by the tagging engine, in the precision it would choose.
 
-use crate::dataset::{DataOptions, Dataset, LabeledDocument, LeftOut};
+use crate::analysis::{Metrics, Outcome, PassageOutcome, Predicted, Training, bootstrap};
+use crate::checkpoint::Epoch;
+use crate::dataset::{DataOptions, Dataset, LabeledDocument, LabeledPassage, LeftOut};
 use crate::error::Error;
 use crate::publish::RECIPE;
 use crate::recipe::Recipe;
-use crate::scorer::{Report, Scorer, Span};
+use crate::report::{Champion, METRICS, Report};
+use crate::scorer::Span;
 use futures::{StreamExt, TryStreamExt};
 use litflow::article::{Document, Passage, Section};
 use litflow::model::{Model, Options};
+use litflow::tagger::encode::{SentenceTokenizer, segments};
 use litflow::tagger::engine::{self, Engine};
 use litflow::tagger::{ModelRef, Tag, TaggedDocument};
+use litflow::text::{CodePoints, sentences};
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 /// Documents in the engine at a time: enough to fill its batches.
@@ -19,12 +25,16 @@ const DOCUMENTS_AT_A_TIME: usize = 64;
 pub struct Evaluation {
     /// The model that was measured.
     pub model: ModelRef,
-    /// Documents read.
-    pub documents: usize,
-    /// Strict entity scores.
-    pub strict: Report,
+    /// Its entity types; spans index them.
+    pub types: Vec<String>,
+    /// What it said about each document.
+    pub outcomes: Vec<Outcome>,
     /// What of the data was left out.
     pub left_out: LeftOut,
+    /// The epochs of its training, where its directory tells.
+    pub epochs: Vec<Epoch>,
+    /// How its data was read.
+    data_options: DataOptions,
 }
 
 /// Which of the files' documents are scored.
@@ -44,7 +54,8 @@ pub fn evaluate(directory: &Path, files: &[PathBuf], scope: Scope, options: &Opt
     let recipe = if recipe_file.exists() { Recipe::read(&recipe_file)? } else { Recipe::default() };
     let reference = model.model_ref().clone();
     let types = model.label_set().entity_types().to_vec();
-    let mut data = Dataset::read(files, &DataOptions { types: types.clone(), ..recipe.data })?;
+    let data_options = DataOptions { types: types.clone(), ..recipe.data };
+    let mut data = Dataset::read(files, &data_options)?;
     if scope == Scope::HeldOut {
         data.documents = data.hold_out(recipe.dev_share).documents;
         if data.documents.is_empty() {
@@ -52,32 +63,103 @@ pub fn evaluate(directory: &Path, files: &[PathBuf], scope: Scope, options: &Opt
         }
     }
 
+    let outcomes = outcomes(model, &data)?;
+    let epochs = epochs(directory);
+    Ok(Evaluation { model: reference, types, outcomes, left_out: data.left_out, epochs, data_options })
+}
+
+impl Evaluation {
+    /// What the model's training had: the mentions of `files`, but for the documents that it was measured on. None
+    /// where there are no files.
+    pub fn training(&self, files: &[PathBuf]) -> Result<Training, Error> {
+        if files.is_empty() {
+            return Ok(Training::default());
+        }
+        let mut data = Dataset::read(files, &self.data_options)?;
+        let measured: BTreeSet<&str> = self.outcomes.iter().map(|outcome| outcome.id.as_str()).collect();
+        data.documents.retain(|document| !measured.contains(document.id.as_str()));
+        Ok(Training::of(&data))
+    }
+
+    /// All measures, beside those of a champion on the same documents.
+    ///
+    /// # Errors
+    /// The champion was measured on other documents.
+    pub fn report(&self, champion: Option<&Self>, training: &Training) -> Result<Report, Error> {
+        let metrics = |evaluation: &Self| Metrics::of(&evaluation.outcomes, &evaluation.types, training);
+        let champion = match champion {
+            None => None,
+            Some(champion) => Some(Champion {
+                model: champion.model.clone(),
+                metrics: metrics(champion),
+                difference: bootstrap::difference(&champion.outcomes, &self.outcomes).map_err(Error::Usage)?,
+            }),
+        };
+        let documents = self.outcomes.len();
+        Ok(Report { model: self.model.clone(), documents, metrics: metrics(self), champion })
+    }
+}
+
+/// The epochs that training wrote into a model directory; none where something else made it.
+fn epochs(directory: &Path) -> Vec<Epoch> {
+    let read = || -> Option<Vec<Epoch>> {
+        let json = std::fs::read(directory.join(METRICS)).ok()?;
+        let mut metrics: serde_json::Value = serde_json::from_slice(&json).ok()?;
+        serde_json::from_value(metrics["epochs"].take()).ok()
+    };
+    read().unwrap_or_default()
+}
+
+/// What the model says about the documents of `data`, whose types are the model's. Of types that a document does not
+/// annotate neither gold nor prediction counts.
+pub fn outcomes(model: Model, data: &Dataset) -> Result<Vec<Outcome>, Error> {
+    let tokenizer = SentenceTokenizer::new(model.tokenizer().clone(), model.config().max_length(), 0)?;
     let engine = Engine::start(model, &engine::Options::default())?;
     let tag = |document: &LabeledDocument| engine.tag(document_of(document));
     let tagging = futures::stream::iter(&data.documents).map(tag).buffered(DOCUMENTS_AT_A_TIME).try_collect();
     let tagged: Vec<TaggedDocument> = futures::executor::block_on(tagging)?;
+    let pairs = data.documents.iter().zip(tagged);
+    pairs.map(|(document, tagged)| outcome(document, &tagged, &data.types, &tokenizer)).collect()
+}
 
-    let mut scorer = Scorer::new(&types);
-    for (document, tagged) in data.documents.iter().zip(tagged) {
-        let mut predicted = vec![Vec::new(); document.passages.len()];
-        for mention in tagged.mentions {
-            let entity_type = types.iter().position(|entity_type| *entity_type == mention.entity_type);
-            if let Some(entity_type) = entity_type.filter(|&entity_type| document.annotated[entity_type]) {
-                let span = Span { begin: mention.begin, end: mention.end, entity_type };
-                predicted[mention.passage as usize].push(span);
-            }
-        }
-        for (passage, predicted) in document.passages.iter().zip(predicted) {
-            scorer.add(&passage.spans, &predicted);
+fn outcome(
+    document: &LabeledDocument,
+    tagged: &TaggedDocument,
+    types: &[String],
+    tokenizer: &SentenceTokenizer,
+) -> Result<Outcome, Error> {
+    let passage = |passage: &LabeledPassage| -> Result<PassageOutcome, Error> {
+        let (text, gold) = (passage.text.clone(), passage.spans.clone());
+        Ok(PassageOutcome { words: words(&text, tokenizer)?, text, gold, predicted: Vec::new() })
+    };
+    let mut passages = document.passages.iter().map(passage).collect::<Result<Vec<_>, _>>()?;
+    for mention in &tagged.mentions {
+        let entity_type = types.iter().position(|entity_type| *entity_type == mention.entity_type);
+        if let Some(entity_type) = entity_type.filter(|&entity_type| document.annotated[entity_type]) {
+            let span = Span { begin: mention.begin, end: mention.end, entity_type };
+            passages[mention.passage as usize].predicted.push(Predicted { span, score: mention.score.into() });
         }
     }
-    let (documents, left_out) = (data.documents.len(), data.left_out);
-    Ok(Evaluation { model: reference, documents, strict: scorer.report(), left_out })
+    Ok(Outcome { id: document.id.clone(), passages })
+}
+
+/// The words of a passage as the model labels them, code points.
+fn words(text: &str, tokenizer: &SentenceTokenizer) -> Result<Vec<(u32, u32)>, Error> {
+    let code_points = CodePoints::new(text);
+    let mut words = Vec::new();
+    for sentence in sentences(text) {
+        for segment in segments(&text[sentence.clone()]) {
+            let core = sentence.start + segment.core.start..sentence.start + segment.core.end;
+            let encoded = tokenizer.encode(&text[core.clone()], code_points.code_point(core.start))?;
+            words.extend(encoded.words.iter().map(|word| (word.begin, word.end)));
+        }
+    }
+    Ok(words)
 }
 
 /// The document without its gold mentions. Passages keep their places, by which the mentions come back.
 fn document_of(document: &LabeledDocument) -> Document {
-    let passage = |passage: &crate::dataset::LabeledPassage| {
+    let passage = |passage: &LabeledPassage| {
         let section = if passage.offset == 0 { Section::Title } else { Section::Abstract };
         Passage::new(section, passage.text.clone())
     };

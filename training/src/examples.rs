@@ -3,6 +3,7 @@
 
 use crate::dataset::{Dataset, LabeledDocument, LabeledPassage, unit_hash};
 use crate::error::Error;
+use crate::random::SplitMix;
 use litflow::model::{LabelSet, Tag};
 use litflow::tagger::encode::{SentenceTokenizer, Word, segments};
 use litflow::text::{CodePoints, sentences};
@@ -241,27 +242,6 @@ fn batches_of_sorted(examples: &[Example], sorted: &[usize], budget: usize) -> V
         }
     }
     batches
-}
-
-/// SplitMix64 (Steele, Lea & Flood 2014): a few lines that give the same order on every machine and with
-/// every version of every library.
-struct SplitMix(u64);
-
-impl SplitMix {
-    fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        z ^ (z >> 31)
-    }
-
-    /// Fisher & Yates. The modulo's bias is far below anything that matters for an order of sentences.
-    fn shuffle<T>(&mut self, items: &mut [T]) {
-        for at in (1..items.len()).rev() {
-            items.swap(at, (self.next() % (at as u64 + 1)) as usize);
-        }
-    }
 }
 
 #[cfg(test)]

@@ -371,6 +371,7 @@ fn evaluate(network: &Network, dev: &Dataset, examples: &[Example], batch_tokens
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::analysis::Training;
     use crate::evaluate::{Evaluation, Scope, evaluate as evaluate_directory};
     use crate::recipe::Stage;
     use crate::testing;
@@ -424,8 +425,9 @@ mod tests {
         assert_eq!(best.dev.micro.f1, 1.0, "{}", best.dev.table());
 
         let evaluation = eval(&request);
-        assert_eq!(evaluation.strict.micro.f1, 1.0, "{}", evaluation.strict.table());
-        assert_eq!((evaluation.documents, evaluation.strict.micro.support), (40, 120));
+        let report = evaluation.report(None, &Training::default()).unwrap();
+        assert_eq!(report.metrics.strict.micro.f1, 1.0, "{}", report.metrics.strict.table());
+        assert_eq!((report.documents, report.metrics.strict.micro.support), (40, 120));
         assert_eq!(evaluation.model.name, "model");
 
         let metrics: serde_json::Value =

@@ -3,20 +3,26 @@
 //! The modules follow the way of the data: [`dataset`] reads and merges labelled documents, [`examples`]
 //! makes sentences and batches of them, [`network`] is the model in training, [`loss`] and [`optimizer`]
 //! teach it, [`fit`] is the loop, [`checkpoint`] what it can go on from, [`publish`] the model directory
-//! that comes out. [`evaluate`] runs a finished model as the worker does, [`scorer`] counts.
+//! that comes out. [`evaluate`] runs a finished model as the worker does, [`scorer`] and [`analysis`] tell what
+//! it is worth.
 
+pub mod analysis;
 pub mod checkpoint;
 pub mod dataset;
 pub mod error;
 pub mod evaluate;
 pub mod examples;
 pub mod fit;
+pub mod gate;
 pub mod loss;
 pub mod network;
 pub mod optimizer;
+pub mod plots;
 pub mod progress;
 pub mod publish;
+pub mod random;
 pub mod recipe;
+pub mod report;
 pub mod scorer;
 #[cfg(test)]
 #[path = "../tests/support/mod.rs"]

@@ -44,11 +44,13 @@ Examples:
       --encoder encoders/minilm-l6 --out models/mine --seed 2";
 
 const EVAL_HELP: &str = "\
-Prints strict entity scores: a mention counts only with its exact begin, end and type.
+Prints strict entity scores: a mention counts only with its exact begin, end and type. --json and --report have more:
+overlap and word-by-word scores, kinds of errors, confusion, calibration, confidence intervals.
 
 Examples:
   litflow-train eval --model models/biored-minilm --data BioRED_Test.PubTator
   litflow-train eval --model models/biored-minilm --data BioRED_TrainDev.PubTator --held-out
+  litflow-train eval --model models/mine --champion models/biored-minilm --data A.PubTator --report runs/mine
   litflow-train eval --model models/mine --data A.PubTator --json | jq .strict.micro.f1";
 
 #[derive(Args)]
@@ -93,6 +95,15 @@ struct EvalArgs {
     /// Only the documents that the model's own recipe held out of its training data.
     #[arg(long)]
     held_out: bool,
+    /// Another model, measured on the same documents: is the difference one?
+    #[arg(long, value_name = "DIR")]
+    champion: Option<PathBuf>,
+    /// PubTator files that the model was trained on: tells mentions that it has seen from those it has not.
+    #[arg(long, num_args = 1.., value_name = "FILE")]
+    trained_on: Vec<PathBuf>,
+    /// Write metrics.json, report.md and plots into this folder.
+    #[arg(long, value_name = "DIR")]
+    report: Option<PathBuf>,
     /// JSON instead of a table; fractions, not per cent.
     #[arg(long)]
     json: bool,
@@ -153,18 +164,27 @@ fn run_eval(args: &EvalArgs) -> anyhow::Result<ExitCode> {
     let options = Options { device: args.device, ..Options::default() };
     let scope = if args.held_out { Scope::HeldOut } else { Scope::All };
     let evaluation = evaluate(&args.model, &args.data, scope, &options)?;
+    let training = evaluation.training(&args.trained_on)?;
+    let champion = match &args.champion {
+        Some(directory) => Some(evaluate(directory, &args.data, scope, &options)?),
+        None => None,
+    };
+    let report = evaluation.report(champion.as_ref(), &training)?;
+    if let Some(folder) = &args.report {
+        report.write(folder, &evaluation.epochs)?;
+        eprintln!("{}", folder.join("report.md").display());
+    }
     if args.json {
-        let json = serde_json::json!({
-            "model": evaluation.model,
-            "documents": evaluation.documents,
-            "strict": evaluation.strict,
-            "left_out": evaluation.left_out,
-        });
+        let mut json = serde_json::to_value(&report)?;
+        json["left_out"] = serde_json::to_value(evaluation.left_out)?;
         println!("{json:#}");
     } else {
-        let model = &evaluation.model;
-        println!("{} {}, {} documents, strict, per cent\n", model.name, model.version, evaluation.documents);
-        print!("{}", evaluation.strict.table());
+        let model = &report.model;
+        println!("{} {}, {} documents, strict, per cent\n", model.name, model.version, report.documents);
+        print!("{}", report.metrics.strict.table());
+        if let Some(champion) = &report.champion {
+            println!("\n{}", champion.verdict());
+        }
     }
     Ok(exit_code(&evaluation.left_out))
 }

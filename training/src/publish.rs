@@ -3,6 +3,7 @@
 use crate::checkpoint::State;
 use crate::dataset::Dataset;
 use crate::error::Error;
+use crate::report::METRICS;
 use litflow::model::Config;
 use litflow::model::directory::{CONFIG, SAFETENSORS, TOKENIZER, write_manifest};
 use litflow::model::weights::write_safetensors;
@@ -16,7 +17,6 @@ use tokenizers::Tokenizer;
 
 /// The recipe as a file of the model directory. `litflow-train eval` reads corpora by it.
 pub const RECIPE: &str = "recipe.toml";
-const METRICS: &str = "metrics.json";
 const CARD: &str = "README.md";
 
 /// What goes into the directory.

@@ -2,6 +2,7 @@
 
 use crate::dataset::DataOptions;
 use crate::error::Error;
+use crate::gate::GateOptions;
 use crate::loss::ClassWeighting;
 use litflow::model::device::Precision;
 use serde::{Deserialize, Serialize};
@@ -34,6 +35,8 @@ pub struct Recipe {
     pub precision: Precision,
     /// Training ends after this many epochs in a row without a better dev F1, in the last stage.
     pub patience: usize,
+    /// What a candidate must keep to beside the champion.
+    pub gate: GateOptions,
     /// What is trained on, one stage after the other.
     pub stages: Vec<Stage>,
 }
@@ -111,6 +114,7 @@ impl Default for Recipe {
             seed: 1,
             precision: Precision::Auto,
             patience: 4,
+            gate: GateOptions::default(),
             stages: vec![Stage::default()],
         }
     }
@@ -181,6 +185,10 @@ impl Recipe {
         require(optimizer.epsilon > 0.0, "`optimizer.epsilon` must be positive");
         require(optimizer.clip_norm > 0.0, "`optimizer.clip_norm` must be positive");
         require(self.batch_tokens >= self.model.max_length, "`batch_tokens` must be at least `model.max_length`");
+        let gate = &self.gate;
+        require(gate.margin_points >= 0.0, "`gate.margin_points` must not be negative");
+        require(gate.type_drop_points >= 0.0, "`gate.type_drop_points` must not be negative");
+        require(share(gate.speed_drop), "`gate.speed_drop` must be 0 to 1");
         require(!self.stages.is_empty(), "there must be a `[[stages]]`");
         for stage in &self.stages {
             require(stage.epochs > 0, "`stages.epochs` must be at least 1");

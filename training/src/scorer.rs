@@ -26,11 +26,15 @@ pub struct Scorer {
     counts: Vec<Counts>,
 }
 
-#[derive(Debug, Clone, Copy, Default)]
-struct Counts {
-    correct: u64,
-    predicted: u64,
-    gold: u64,
+/// What scores are computed from.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Counts {
+    /// Predicted and right.
+    pub correct: u64,
+    /// Predicted.
+    pub predicted: u64,
+    /// In gold.
+    pub gold: u64,
 }
 
 /// Precision, recall and F1 as fractions, and the number of gold mentions.
@@ -77,15 +81,17 @@ impl Scorer {
         }
     }
 
+    /// The scores over the pooled counts of these types.
+    pub fn pooled(&self, types: &[usize]) -> Scores {
+        let sum = |of: fn(&Counts) -> u64| types.iter().map(|&index| of(&self.counts[index])).sum();
+        Counts { correct: sum(|c| c.correct), predicted: sum(|c| c.predicted), gold: sum(|c| c.gold) }.scores()
+    }
+
     /// The scores of everything counted so far.
     pub fn report(&self) -> Report {
         let occurring: Vec<(&String, Counts)> =
             self.types.iter().zip(self.counts.iter().copied()).filter(|(_, c)| c.gold + c.predicted > 0).collect();
-        let pooled = occurring.iter().fold(Counts::default(), |sum, (_, counts)| Counts {
-            correct: sum.correct + counts.correct,
-            predicted: sum.predicted + counts.predicted,
-            gold: sum.gold + counts.gold,
-        });
+        let pooled = self.pooled(&(0..self.types.len()).collect::<Vec<_>>());
         let types: BTreeMap<String, Scores> =
             occurring.iter().map(|(name, counts)| ((*name).clone(), counts.scores())).collect();
         let mean = |score: fn(&Scores) -> f64| match types.len() {
@@ -96,14 +102,15 @@ impl Scorer {
             precision: mean(|s| s.precision),
             recall: mean(|s| s.recall),
             f1: mean(|s| s.f1),
-            support: pooled.gold,
+            support: pooled.support,
         };
-        Report { micro: pooled.scores(), macro_average, types }
+        Report { micro: pooled, macro_average, types }
     }
 }
 
 impl Counts {
-    fn scores(self) -> Scores {
+    /// Their precision, recall and F1.
+    pub fn scores(self) -> Scores {
         let ratio = |part: u64, whole: u64| if whole == 0 { 0.0 } else { part as f64 / whole as f64 };
         Scores {
             precision: ratio(self.correct, self.predicted),
