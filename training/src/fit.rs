@@ -1,5 +1,6 @@
 //! The training run.
 
+use crate::calibrate::temperature;
 use crate::checkpoint::{self, Best, Epoch, State};
 use crate::dataset::{DataOptions, Dataset, LeftOut};
 use crate::error::Error;
@@ -26,7 +27,7 @@ pub struct Request {
     pub data: Vec<PathBuf>,
     /// PubTator files to develop on; a share of `data` where there are none.
     pub dev: Vec<PathBuf>,
-    /// The encoder's directory.
+    /// The directory of the encoder to start from, or of a model, whose head then is kept for the labels it knows.
     pub encoder: PathBuf,
     /// Where the model directory is to lie.
     pub out: PathBuf,
@@ -183,11 +184,15 @@ impl<'a> Run<'a> {
         if interrupted {
             self.save()?;
         }
-        let tensors = self.best.take().unwrap_or_else(|| self.network.named_tensors());
+        if let Some(best) = self.best.take() {
+            self.network.assign(&best)?;
+            let temperature = temperature(&self.network, &data.dev_examples, self.request.recipe.batch_tokens)?;
+            self.network.set_temperature(temperature);
+        }
         publish::publish(&publish::Publication {
             out: &self.request.out,
             config: self.network.config(),
-            tensors: &tensors,
+            tensors: &self.network.named_tensors(),
             tokenizer: &data.tokenizer,
             state: &self.state,
             train: &data.train,
@@ -425,6 +430,8 @@ mod tests {
         assert_eq!(best.dev.micro.f1, 1.0, "{}", best.dev.table());
 
         let evaluation = eval(&request);
+        let config = litflow::model::Directory::read(&request.out).unwrap().config().unwrap();
+        assert!(config.litflow.unwrap().calibration.unwrap().temperature < 1.0, "what is always right may be surer");
         let report = evaluation.report(None, &Training::default()).unwrap();
         assert_eq!(report.metrics.strict.micro.f1, 1.0, "{}", report.metrics.strict.table());
         assert_eq!((report.documents, report.metrics.strict.micro.support), (40, 120));
@@ -463,6 +470,19 @@ mod tests {
         let outcome = fit(&stopped, &AtomicBool::new(false)).unwrap();
         assert!(!outcome.interrupted && outcome.best.is_some());
         assert!(weights(&stopped.out) == weights(&whole.out));
+    }
+
+    /// A run that is never trained shows what it starts with.
+    #[test]
+    fn a_warm_start_goes_on_from_the_models_own_head() {
+        let (folder, _turn) = workplace();
+        let first = request(folder.path(), "first");
+        fit(&first, &AtomicBool::new(false)).unwrap();
+        let mut warm = Request { encoder: first.out.clone(), ..request(folder.path(), "warm") };
+        warm.recipe.stages.truncate(1);
+        warm.recipe.stages[0].learning_rate = 1e-9;
+        let outcome = fit(&warm, &AtomicBool::new(false)).unwrap();
+        assert_eq!(outcome.best.unwrap().dev.micro.f1, 1.0);
     }
 
     #[test]

@@ -7,6 +7,7 @@
 //! it is worth.
 
 pub mod analysis;
+pub mod calibrate;
 pub mod checkpoint;
 pub mod dataset;
 pub mod error;

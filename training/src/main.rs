@@ -61,7 +61,8 @@ struct FitArgs {
     /// PubTator files to develop on; their articles are taken out of --data.
     #[arg(long, num_args = 1.., value_name = "FILE")]
     dev: Vec<PathBuf>,
-    /// The pretrained encoder: a directory in Hugging Face's layout.
+    /// The pretrained encoder, a directory in Hugging Face's layout; or a model, to go on from: its head is kept for
+    /// the labels that it knows.
     #[arg(long, value_name = "DIR")]
     encoder: PathBuf,
     /// Where the model directory is to lie: new or empty.

@@ -6,8 +6,9 @@ use crate::examples::{Batch, Example, sorted_batches};
 use crate::optimizer::Trainable;
 use crate::recipe::{ModelOptions, OptimizerOptions};
 use crate::scorer::Span;
-use litflow::model::config::{HeadKind, Section, TagScheme};
+use litflow::model::config::{Calibration, HeadKind, Section, TagScheme};
 use litflow::model::crf::{Constraints, Crf};
+use litflow::model::directory::CONFIG;
 use litflow::model::{Bert, Config, Directory, LabelSet, Tag, Weights};
 use tch::{Device, Kind, TchError, Tensor};
 
@@ -25,8 +26,10 @@ pub struct Network {
 }
 
 impl Network {
-    /// A network over a pretrained encoder, its head new: the classifier as BERT initialises it, normal
-    /// with the configuration's spread, the CRF at zero. The encoder multiplies in `kind`, fp32 or bf16.
+    /// A network over a pretrained encoder. Its head is new: the classifier as BERT initialises it, normal
+    /// with the configuration's spread, the CRF at zero. Where `encoder` is a model with a CRF of its own, a warm
+    /// start, the labels that it knows keep what it has learned of them. The encoder multiplies in `kind`, fp32 or
+    /// bf16.
     pub fn new(
         encoder: &Directory,
         labels: LabelSet,
@@ -36,6 +39,7 @@ impl Network {
         kind: Kind,
     ) -> Result<Self, Error> {
         let mut config = encoder.config()?;
+        let known = known_labels(encoder, &config)?;
         if options.max_length > config.max_position_embeddings {
             return Err(Error::Usage(format!(
                 "`model.max_length` is {}, the encoder has only {} positions",
@@ -51,13 +55,17 @@ impl Network {
             max_length: options.max_length,
             calibration: None,
         });
-        let bert = Bert::load(&encoder.weights()?.on(device, Kind::Float), &config)?;
+        let weights = encoder.weights()?.on(device, Kind::Float);
+        let bert = Bert::load(&weights, &config)?;
         let (tags, hidden) = (labels.labels().len() as i64, config.hidden_size as i64);
         tch::manual_seed(seed as i64);
         let spread = config.other.get("initializer_range").and_then(|range| range.as_f64()).unwrap_or(0.02);
         let normal = Tensor::f_randn([tags, hidden], (Kind::Float, device))?.f_mul_scalar(spread)?;
         let zeros = |size: &[i64]| Tensor::f_zeros(size, (Kind::Float, device));
-        let head = [normal, zeros(&[tags])?, zeros(&[tags, tags])?, zeros(&[tags])?, zeros(&[tags])?];
+        let mut head = [normal, zeros(&[tags])?, zeros(&[tags, tags])?, zeros(&[tags])?, zeros(&[tags])?];
+        if let Some(known) = known {
+            inherit(&mut head, &labels, &head_of(&weights, known.labels().len() as i64, hidden)?, &known)?;
+        }
         Self::assemble(bert, head, config, labels, options.dropout, device, kind)
     }
 
@@ -65,13 +73,7 @@ impl Network {
     pub fn restore(self, weights: Weights) -> Result<Self, Error> {
         let weights = weights.on(self.device, Kind::Float);
         let (tags, hidden) = (self.labels.labels().len() as i64, self.config.hidden_size as i64);
-        let head = [
-            weights.float("classifier.weight", &[tags, hidden])?,
-            weights.float("classifier.bias", &[tags])?,
-            weights.float("crf.transitions", &[tags, tags])?,
-            weights.float("crf.start_transitions", &[tags])?,
-            weights.float("crf.end_transitions", &[tags])?,
-        ];
+        let head = head_of(&weights, tags, hidden)?;
         let bert = Bert::load(&weights, &self.config)?;
         Self::assemble(bert, head, self.config, self.labels, self.dropout, self.device, self.kind)
     }
@@ -98,9 +100,26 @@ impl Network {
         Ok(Self { bert, classifier_weight, classifier_bias, crf, config, labels, dropout, device, kind })
     }
 
+    /// Takes over the values of [`Network::named_tensors`] of the same network.
+    pub fn assign(&mut self, tensors: &[(String, Tensor)]) -> Result<(), TchError> {
+        let _no_grad = tch::no_grad_guard();
+        for ((name, mut own), (other_name, other)) in self.named_tensors().into_iter().zip(tensors) {
+            debug_assert_eq!(&name, other_name);
+            own.f_copy_(other)?;
+        }
+        Ok(())
+    }
+
     /// The model directory's configuration.
     pub fn config(&self) -> &Config {
         &self.config
+    }
+
+    /// Says by which temperature the model is to divide its emissions and transitions.
+    pub fn set_temperature(&mut self, temperature: f64) {
+        if let Some(section) = &mut self.config.litflow {
+            section.calibration = Some(Calibration { temperature });
+        }
     }
 
     /// The CRF.
@@ -176,6 +195,51 @@ impl Network {
     }
 }
 
+/// The labels of a model with a CRF; none of a bare encoder, or of one with another head.
+fn known_labels(encoder: &Directory, config: &Config) -> Result<Option<LabelSet>, Error> {
+    if config.litflow.as_ref().is_none_or(|section| section.head != HeadKind::Crf) {
+        return Ok(None);
+    }
+    Ok(Some(config.label_set(&encoder.path().join(CONFIG))?))
+}
+
+/// Classifier `[K, H]` and `[K]`, transitions `[K, K]`, start and end `[K]`.
+fn head_of(weights: &Weights, tags: i64, hidden: i64) -> Result<[Tensor; 5], Error> {
+    Ok([
+        weights.float("classifier.weight", &[tags, hidden])?,
+        weights.float("classifier.bias", &[tags])?,
+        weights.float("crf.transitions", &[tags, tags])?,
+        weights.float("crf.start_transitions", &[tags])?,
+        weights.float("crf.end_transitions", &[tags])?,
+    ])
+}
+
+/// Copies what `known` has of the labels that both have: rows of each tensor, and of the transitions the columns too.
+fn inherit(
+    head: &mut [Tensor; 5],
+    labels: &LabelSet,
+    known: &[Tensor; 5],
+    known_labels: &LabelSet,
+) -> Result<(), Error> {
+    let index_in = |label: &String| known_labels.labels().iter().position(|known| known == label);
+    let pairs =
+        labels.labels().iter().enumerate().filter_map(|(index, label)| Some((index as i64, index_in(label)? as i64)));
+    let (new, old): (Vec<i64>, Vec<i64>) = pairs.unzip();
+    let device = head[0].device();
+    let [new, old] = [new, old].map(|indices| Tensor::from_slice(&indices).to_device(device));
+    const TRANSITIONS: usize = 2;
+    for (at, (tensor, known)) in head.iter_mut().zip(known).enumerate() {
+        let rows = known.f_index_select(0, &old)?;
+        if at == TRANSITIONS {
+            let square = tensor.f_index_select(0, &new)?.f_index_copy(1, &new, &rows.f_index_select(1, &old)?)?;
+            let _ = tensor.f_index_copy_(0, &new, &square)?;
+        } else {
+            let _ = tensor.f_index_copy_(0, &new, &rows)?;
+        }
+    }
+    Ok(())
+}
+
 /// Reads a label sequence as strict BIO: a mention begins at `B-X` and goes on over `I-X`; an `I-X` that
 /// continues no `X` is outside.
 pub fn spans_of(path: &[usize], words: &[(u32, u32)], labels: &LabelSet) -> Vec<Span> {
@@ -197,6 +261,33 @@ pub fn spans_of(path: &[usize], words: &[(u32, u32)], labels: &LabelSet) -> Vec<
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// Each value names its old row and column.
+    #[test]
+    fn a_grown_label_set_keeps_what_was_learned_of_the_old_labels() {
+        let old = LabelSet::bio(&["Gene", "Disease"]);
+        let grown = LabelSet::bio(&["Chemical", "Disease", "Gene"]);
+        let numbered = |rows: i64, columns: i64| {
+            (Tensor::arange(rows, (Kind::Float, Device::Cpu)).view([rows, 1]) * 10.0)
+                + Tensor::arange(columns, (Kind::Float, Device::Cpu))
+                + 1.0
+        };
+        let vector = || numbered(5, 1).view([5]);
+        let known = [numbered(5, 3), vector(), numbered(5, 5), vector(), vector()];
+        let zeros = |size: &[i64]| Tensor::zeros(size, (Kind::Float, Device::Cpu));
+        let mut head = [zeros(&[7, 3]), zeros(&[7]), zeros(&[7, 7]), zeros(&[7]), zeros(&[7])];
+        inherit(&mut head, &grown, &known, &old).unwrap();
+        let index = |labels: &LabelSet, label: &str| labels.labels().iter().position(|known| known == label);
+        for (row, label) in grown.labels().iter().enumerate() {
+            let from = index(&old, label).map(|index| index as f64);
+            let classifier = head[0].double_value(&[row as i64, 2]);
+            assert_eq!(classifier, from.map_or(0.0, |from| 10.0 * from + 3.0), "{label}");
+            for (column, to) in grown.labels().iter().enumerate() {
+                let expected = from.zip(index(&old, to)).map_or(0.0, |(from, to)| 10.0 * from + to as f64 + 1.0);
+                assert_eq!(head[2].double_value(&[row as i64, column as i64]), expected, "{label} to {to}");
+            }
+        }
+    }
 
     #[test]
     fn label_sequences_become_spans() {
