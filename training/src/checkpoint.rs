@@ -30,10 +30,23 @@ pub struct State {
     pub dev_digest: String,
     /// Optimiser steps made.
     pub steps: u64,
-    /// Loss and words summed over the steps of the epoch that is under way.
-    pub running: (f64, u64),
+    /// The steps of the epoch that is under way.
+    pub running: Running,
     /// The epochs so far.
     pub epochs: Vec<Epoch>,
+}
+
+/// Sums over steps.
+#[derive(Debug, Clone, Copy, Default, Serialize, Deserialize)]
+pub struct Running {
+    /// Loss, times words.
+    pub loss: f64,
+    /// Words.
+    pub words: u64,
+    /// Word pieces, special tokens included, padding not.
+    pub pieces: u64,
+    /// Time that the steps took. It stays out of the model directory: the same model has the same digest.
+    pub seconds: f64,
 }
 
 /// What an epoch came to.

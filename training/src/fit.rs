@@ -1,7 +1,7 @@
 //! The training run.
 
 use crate::calibrate::temperature;
-use crate::checkpoint::{self, Best, Epoch, State};
+use crate::checkpoint::{self, Best, Epoch, Running, State};
 use crate::dataset::{DataOptions, Dataset, LeftOut};
 use crate::error::Error;
 use crate::examples::{Encoder, Example, MAX_LABELS, shuffled_batches, thin_out};
@@ -17,6 +17,7 @@ use litflow::model::{Directory, LabelSet};
 use litflow::tagger::encode::SentenceTokenizer;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Instant;
 use tch::{Device, Tensor};
 use tokenizers::Tokenizer;
 
@@ -111,7 +112,7 @@ impl<'a> Run<'a> {
             train_digest: data.train.digest(),
             dev_digest: data.dev.digest(),
             steps: 0,
-            running: (0.0, 0),
+            running: Running::default(),
             epochs: Vec::new(),
         };
         let new_optimizer = |network: &Network| AdamW::new(network.trainables(&recipe.optimizer), &recipe.optimizer);
@@ -133,7 +134,7 @@ impl<'a> Run<'a> {
 
     /// One step of the optimiser.
     fn step(&mut self, place: Place, examples: &[&Example], learning_rate: f64) -> Result<(), Error> {
-        let step = self.state.steps;
+        let (step, started) = (self.state.steps, Instant::now());
         // A seed a step: a resumed run drops out what an uninterrupted one would have.
         tch::manual_seed((self.request.recipe.seed << 32 | step) as i64);
         let batch = self.network.batch(examples)?;
@@ -146,9 +147,11 @@ impl<'a> Run<'a> {
 
         let words: u64 = examples.iter().map(|example| example.words.len() as u64).sum();
         self.state.steps += 1;
-        self.state.running.0 += value * words as f64;
-        self.state.running.1 += words;
-        self.progress.step(&self.name(place), self.mean_loss(), self.state.running.1);
+        self.state.running.loss += value * words as f64;
+        self.state.running.words += words;
+        self.state.running.pieces += examples.iter().map(|example| example.ids.len() as u64).sum::<u64>();
+        self.state.running.seconds += started.elapsed().as_secs_f64();
+        self.progress.step(&self.name(place), self.mean_loss(), self.state.running.words);
         Ok(())
     }
 
@@ -156,19 +159,21 @@ impl<'a> Run<'a> {
     fn end_epoch(&mut self, place: Place, data: &Prepared) -> Result<(), Error> {
         let dev = evaluate(&self.network, &data.dev, &data.dev_examples, self.request.recipe.batch_tokens)?;
         let (loss, scores) = (self.mean_loss(), dev.micro);
+        let Running { pieces, seconds, .. } = self.state.running;
         self.progress.line(&format!(
-            "{}  loss {loss:.4}  dev precision {:.4}  recall {:.4}  F1 {:.4}",
+            "{}  loss {loss:.4}  dev precision {:.4}  recall {:.4}  F1 {:.4}  {:.0} pieces/s",
             self.name(place),
             scores.precision,
             scores.recall,
-            scores.f1
+            scores.f1,
+            pieces as f64 / seconds
         ));
         if self.state.best().is_none_or(|best| scores.f1 > best.dev.micro.f1) {
             let copy = |(name, tensor): (String, Tensor)| (name, tensor.detach().copy());
             self.best = Some(self.network.named_tensors().into_iter().map(copy).collect());
         }
         self.state.epochs.push(Epoch { stage: place.stage, epoch: place.epoch, steps: self.state.steps, loss, dev });
-        self.state.running = (0.0, 0);
+        self.state.running = Running::default();
         self.save()
     }
 
@@ -212,7 +217,7 @@ impl<'a> Run<'a> {
     }
 
     fn mean_loss(&self) -> f64 {
-        self.state.running.0 / self.state.running.1.max(1) as f64
+        self.state.running.loss / self.state.running.words.max(1) as f64
     }
 
     fn name(&self, place: Place) -> String {
