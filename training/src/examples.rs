@@ -7,7 +7,7 @@ use crate::random::SplitMix;
 use litflow::model::{LabelSet, Tag};
 use litflow::tagger::encode::{SentenceTokenizer, Word, segments};
 use litflow::text::{CodePoints, sentences};
-use tch::{Device, Kind, TchError, Tensor};
+use tch::{Device, TchError, Tensor};
 
 /// Most labels: their sets are bits of a `u64`.
 pub const MAX_LABELS: usize = 64;
@@ -27,8 +27,6 @@ pub struct Example {
     pub words: Vec<(u32, u32)>,
     /// For each word the labels that agree with the annotation, one bit each.
     pub allowed: Vec<u64>,
-    /// How much the sentence counts in the loss.
-    pub weight: f64,
 }
 
 /// Turns documents into examples.
@@ -37,8 +35,6 @@ pub struct Encoder<'a> {
     pub tokenizer: &'a SentenceTokenizer,
     /// The model's labels.
     pub labels: &'a LabelSet,
-    /// The weight of each entity type, see [`crate::loss::ClassWeighting`].
-    pub type_weights: Vec<f64>,
 }
 
 impl Encoder<'_> {
@@ -73,7 +69,7 @@ impl Encoder<'_> {
                         continue;
                     }
                     let piece_at = |word: &Word| word.first_piece as usize - window.pieces.start;
-                    let (allowed, weight) = self.annotation(document, passage, words);
+                    let allowed = self.allowed(document, passage, words);
                     add(Example {
                         document: 0,
                         passage: 0,
@@ -84,7 +80,6 @@ impl Encoder<'_> {
                             .collect(),
                         words: words.iter().map(|word| (word.begin, word.end)).collect(),
                         allowed,
-                        weight,
                     });
                 }
             }
@@ -92,11 +87,11 @@ impl Encoder<'_> {
         Ok(())
     }
 
-    /// The allowed labels of each word, and the weight of the sentence.
+    /// The allowed labels of each word.
     ///
     /// A mention's words are all words that it touches (its borders may lie within a word); where two
     /// mentions touch a word, the first has it.
-    fn annotation(&self, document: &LabeledDocument, passage: &LabeledPassage, words: &[Word]) -> (Vec<u64>, f64) {
+    fn allowed(&self, document: &LabeledDocument, passage: &LabeledPassage, words: &[Word]) -> Vec<u64> {
         let all =
             if self.labels.labels().len() == MAX_LABELS { u64::MAX } else { (1 << self.labels.labels().len()) - 1 };
         let outside = self.labels.tags().iter().enumerate().fold(0u64, |set, (label, tag)| match tag {
@@ -105,7 +100,6 @@ impl Encoder<'_> {
             _ => set,
         });
         let mut previous = None;
-        let mut weights = Vec::new();
         let mut allowed = Vec::with_capacity(words.len());
         for word in words {
             let touches = |begin: u32, end: u32| begin < word.end && word.begin < end;
@@ -114,9 +108,6 @@ impl Encoder<'_> {
                 Some(index) => {
                     let entity_type = passage.spans[index].entity_type;
                     let goes_on = previous == mention;
-                    if !goes_on {
-                        weights.push(self.type_weights[entity_type]);
-                    }
                     let tag = if goes_on { Tag::Inside(entity_type) } else { Tag::Begin(entity_type) };
                     self.labels.index_of(tag).map_or(all, |label| 1 << label)
                 }
@@ -125,8 +116,7 @@ impl Encoder<'_> {
             });
             previous = mention;
         }
-        let weight = if weights.is_empty() { 1.0 } else { weights.iter().sum::<f64>() / weights.len() as f64 };
-        (allowed, weight)
+        allowed
     }
 }
 
@@ -156,8 +146,6 @@ pub struct Batch {
     pub word_mask: Tensor,
     /// `[B, W, K]` bool.
     pub allowed: Tensor,
-    /// `[B]` fp32.
-    pub weights: Tensor,
 }
 
 impl Batch {
@@ -184,7 +172,6 @@ impl Batch {
                 }
             }
         }
-        let weights: Vec<f64> = examples.iter().map(|example| example.weight).collect();
         let (rows, pieces, words) = (rows as i64, pieces as i64, words as i64);
         let to_device = |tensor: Tensor| tensor.f_to_device(device);
         Ok(Self {
@@ -193,7 +180,6 @@ impl Batch {
             first_pieces: to_device(Tensor::f_from_slice(&first_pieces)?.f_view([rows, words])?)?,
             word_mask: to_device(Tensor::f_from_slice(&word_mask)?.f_view([rows, words])?)?,
             allowed: to_device(Tensor::f_from_slice(&allowed)?.f_view([rows, words, labels as i64])?)?,
-            weights: to_device(Tensor::f_from_slice(&weights)?.f_to_kind(Kind::Float)?)?,
         })
     }
 }
@@ -261,7 +247,7 @@ mod tests {
         let dataset = Dataset { documents: vec![document], types: types.clone(), ..Dataset::default() };
         let labels = LabelSet::bio(&types);
         let tokenizer = SentenceTokenizer::new(testing::tokenizer(), 64, 8).unwrap();
-        let encoder = Encoder { tokenizer: &tokenizer, labels: &labels, type_weights: vec![1.0, 3.0] };
+        let encoder = Encoder { tokenizer: &tokenizer, labels: &labels };
         encoder.encode(&dataset).unwrap()
     }
 
@@ -274,7 +260,6 @@ mod tests {
         assert_eq!(found.len(), 1);
         assert_eq!(found[0].words[1..4], [(4, 5), (5, 6), (6, 7)]);
         assert_eq!(found[0].allowed, [1, 1 << 1, 1 << 2, 1 << 2, 1, 1, 1 << 3, 1]);
-        assert_eq!(found[0].weight, 2.0);
     }
 
     #[test]
@@ -306,7 +291,7 @@ mod tests {
         ];
         let dataset = Dataset { documents, types, ..Dataset::default() };
         let tokenizer = SentenceTokenizer::new(testing::tokenizer(), 64, 8).unwrap();
-        let encoder = Encoder { tokenizer: &tokenizer, labels: &labels, type_weights: vec![1.0; 2] };
+        let encoder = Encoder { tokenizer: &tokenizer, labels: &labels };
         let kept = |keep| {
             let examples = thin_out(encoder.encode(&dataset).unwrap(), &dataset, &labels, keep);
             examples.iter().map(|example| example.document).collect::<Vec<_>>()
@@ -324,7 +309,6 @@ mod tests {
             first_pieces: vec![0],
             words: vec![(0, 1)],
             allowed: vec![1],
-            weight: 1.0,
         };
         let examples: Vec<Example> = (0..500).map(|i| example(3 + i * 37 % 60)).collect();
         for batches in

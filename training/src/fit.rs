@@ -5,7 +5,7 @@ use crate::checkpoint::{self, Best, Epoch, Running, State};
 use crate::dataset::{DataOptions, Dataset, LeftOut};
 use crate::error::Error;
 use crate::examples::{Encoder, Example, MAX_LABELS, shuffled_batches, thin_out};
-use crate::loss::{ClassWeighting, loss};
+use crate::loss::{label_adjustments, loss};
 use crate::network::Network;
 use crate::optimizer::{AdamW, schedule};
 use crate::progress::Progress;
@@ -69,7 +69,7 @@ pub fn fit(request: &Request, interrupted: &AtomicBool) -> Result<Outcome, Error
             for (step, batch) in (epoch_step..).zip(batches).skip((run.state.steps - epoch_step) as usize) {
                 let rate = stage.learning_rate * schedule(step - first_step, plan.steps(), stage.warmup);
                 let examples: Vec<&Example> = batch.iter().map(|&index| &plan.examples[index]).collect();
-                run.step(place, &examples, rate)?;
+                run.step(place, &examples, &data.adjustments, rate)?;
                 stopped = interrupted.load(Ordering::Relaxed);
                 if stopped {
                     break 'stages;
@@ -133,12 +133,18 @@ impl<'a> Run<'a> {
     }
 
     /// One step of the optimiser.
-    fn step(&mut self, place: Place, examples: &[&Example], learning_rate: f64) -> Result<(), Error> {
+    fn step(
+        &mut self,
+        place: Place,
+        examples: &[&Example],
+        adjustments: &Tensor,
+        learning_rate: f64,
+    ) -> Result<(), Error> {
         let (step, started) = (self.state.steps, Instant::now());
         // A seed a step: a resumed run drops out what an uninterrupted one would have.
         tch::manual_seed((self.request.recipe.seed << 32 | step) as i64);
         let batch = self.network.batch(examples)?;
-        let loss = loss(self.network.crf(), &self.network.emissions(&batch, true)?, &batch);
+        let loss = loss(self.network.crf(), &self.network.emissions(&batch, true)?, &batch, adjustments);
         let value = loss.f_double_value(&[])?;
         if !value.is_finite() {
             return Err(Error::Diverged { step, loss: value });
@@ -232,6 +238,8 @@ struct Prepared {
     train: Dataset,
     dev: Dataset,
     dev_examples: Vec<Example>,
+    /// What the class weighting takes from each label's emission, `[K]`.
+    adjustments: Tensor,
     stages: Vec<StagePlan>,
     tokenizer: Tokenizer,
     encoder_digest: String,
@@ -272,16 +280,15 @@ fn prepare(request: &Request) -> Result<(Prepared, Network), Error> {
     let network = Network::new(&encoder, labels.clone(), &recipe.model, recipe.seed, request.device, kind)?;
     let max_length = recipe.model.max_length;
     let sentence_tokenizer = SentenceTokenizer::new(tokenizer.clone(), max_length, max_length / 4)?;
-    let encode = |dataset: &Dataset, weighting: ClassWeighting| {
-        let type_weights = weighting.weights(&dataset.mentions_by_type());
-        Encoder { tokenizer: &sentence_tokenizer, labels: &labels, type_weights }.encode(dataset)
-    };
-    let dev_examples = encode(&dev, ClassWeighting::Off)?;
-    let examples = thin_out(encode(&train, recipe.class_weighting)?, &train, &labels, recipe.keep_empty_partial);
+    let windows = Encoder { tokenizer: &sentence_tokenizer, labels: &labels };
+    let dev_examples = windows.encode(&dev)?;
+    let examples = thin_out(windows.encode(&train)?, &train, &labels, recipe.keep_empty_partial);
+    let adjustments = recipe.class_weighting.adjustments(&train.mentions_by_type());
+    let adjustments = label_adjustments(&labels, &adjustments, request.device);
     let stages = plan(recipe, &train, &examples)?;
     prepare_out(&request.out, request.resume)?;
-    let prepared =
-        Prepared { train, dev, dev_examples, stages, tokenizer, encoder_digest: encoder.digest().to_owned() };
+    let encoder_digest = encoder.digest().to_owned();
+    let prepared = Prepared { train, dev, dev_examples, adjustments, stages, tokenizer, encoder_digest };
     Ok((prepared, network))
 }
 
