@@ -48,7 +48,10 @@ def cuda() -> None:
 
     def arrange(wheels: list[pathlib.Path], folder: pathlib.Path) -> list[pathlib.Path]:
         for wheel in wheels:
-            wanted = ("torch/lib/libtorch_cuda", "torch/lib/libc10_cuda", "torch/lib/libcaffe2_nvrtc", "nvidia/")
+            wanted = (
+                *("torch/lib/" + name for name in ("libtorch_cuda", "libtorch_nvshmem", "libc10_cuda", "libcaffe2_nvrtc")),
+                "nvidia/",
+            )
             unpack(wheel, folder, lambda name: name.startswith(wanted) and "/include/" not in name)
         # Beside the trimmed folder, not in it: whatever is built there would link CUDA.
         (folder / "cuda").mkdir()
