@@ -16,6 +16,7 @@ pub mod examples;
 pub mod fit;
 pub mod gate;
 pub mod loss;
+pub mod mlflow;
 pub mod network;
 pub mod optimizer;
 pub mod plots;
