@@ -1,6 +1,9 @@
 //! On a real MLflow server, where `mlflow` can be started: `LITFLOW_TEST_MLFLOW` names the command, else it is looked
 //! for in the search path.
 
+// The lint knows test functions, not what they share.
+#![allow(clippy::unwrap_used)]
+
 use litflow_training::mlflow::{Error, Mlflow, Options, Trained};
 use serde_json::Value;
 use std::net::TcpListener;
