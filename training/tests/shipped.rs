@@ -29,5 +29,5 @@ fn the_engine_finds_what_the_card_says_on_documents_held_out() {
     let micro = report.metrics.strict.micro;
     assert_eq!((report.documents, micro.support), (84, 2858));
     let f1 = micro.f1;
-    assert!((f1 - 0.8379).abs() < 0.002, "{f1}");
+    assert!((f1 - 0.8473).abs() < 0.002, "{f1}");
 }
