@@ -16,8 +16,8 @@ use rdkafka::mocking::MockCluster;
 use rdkafka::types::{RDKafkaApiKey, RDKafkaRespErr};
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::Duration;
-use support::{article, dictionary, options};
+use std::time::{Duration, Instant};
+use support::{DEADLINE, article, dictionary, options, wait_until};
 use tokio::runtime::Runtime;
 use tokio::sync::watch;
 
@@ -98,6 +98,33 @@ fn a_failed_transaction_is_done_again() {
     assert_eq!(annotations.len(), 200);
     let twice = annotations.values().filter(|&&count| count == 2).count();
     assert!((1..=100).contains(&twice), "{twice} were published again");
+}
+
+#[test]
+fn a_drain_without_a_cluster_ends_by_itself() {
+    let runtime = Runtime::new().unwrap();
+    let cluster = MockCluster::new(1).unwrap();
+    for topic in topics::all(dictionary().entity_types()).unwrap() {
+        cluster.create_topic(&topic.name, 3, 1).unwrap();
+    }
+    let kafka = options(&cluster.bootstrap_servers(), "a");
+    publish(&kafka, 0..10);
+    // The transaction stays open until the worker is told to end.
+    let options =
+        worker::Options { transaction_interval_ms: 10_000, drain_timeout_ms: 500, ..worker::Options::default() };
+    let tagger = Arc::new(dictionary());
+    let worker = Worker::build(&options, &kafka, &Default::default(), tagger, runtime.handle().clone()).unwrap();
+    let (stop, stopped) = watch::channel(Stop::Never);
+    let status = worker.status();
+    let running = std::thread::spawn(move || worker.run(stopped));
+    wait_until("all is tagged", || status.snapshot().in_flight == 10);
+    cluster.broker_down(1).unwrap();
+    let asked = Instant::now();
+    stop.send(Stop::Now).unwrap();
+    let error = running.join().unwrap().unwrap_err();
+    assert!(matches!(error, worker::Error::Bus(bus::Error::GaveUp { .. })), "{error}");
+    assert!(asked.elapsed() < DEADLINE / 2, "{:?}", asked.elapsed());
+    assert_eq!(status.snapshot().articles, 0);
 }
 
 #[test]

@@ -279,7 +279,7 @@ fn a_worker_whose_place_is_taken_ends_fenced() {
     let running = std::thread::spawn(move || worker.run(stopped));
     wait_until("the worker has joined", || status.ready());
     // A second producer of the same transactional id; then there is something to publish.
-    let _usurper = Producer::new(&cluster.options("a"), Delivery::ExactlyOnce).unwrap();
+    let _usurper = Producer::new(&cluster.options("a"), Delivery::ExactlyOnce, Box::new(|| None)).unwrap();
     cluster.publish([article(1)]);
     let error = running.join().unwrap().unwrap_err();
     assert!(matches!(error, worker::Error::Bus(bus::Error::Fenced { .. })), "{error}");

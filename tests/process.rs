@@ -1,5 +1,5 @@
-//! `litflow worker` as a process on a real Apache Kafka: what operators see of it. Skips, with a note, where
-//! there is no Kafka.
+//! `litflow worker` as a process: what operators see of it. What needs a real Apache Kafka skips, with a note,
+//! where there is none.
 
 #![allow(clippy::unwrap_used)] // a helper of a test may fail like the test
 
@@ -16,10 +16,10 @@ use support::{Cluster, article, wait_until};
 const MODEL: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/bert/ner");
 
 /// A worker of the group that the cluster's own clients use.
-fn worker(cluster: &Cluster, name: &str) -> Command {
+fn worker(servers: &str, name: &str) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_litflow"));
     command.args(["worker", "--model", MODEL, "--precision", "fp32"]);
-    command.args(["--bootstrap-servers", cluster.broker.bootstrap_servers(), "--group-id", "workers"]);
+    command.args(["--bootstrap-servers", servers, "--group-id", "workers"]);
     command.env("LITFLOW_KAFKA__TRANSACTIONAL_ID", format!("workers-{name}"));
     command.env("LITFLOW_KAFKA__CONSUMER__SESSION_TIMEOUT_MS", "6000");
     // Small transactions, so that there is something between the first and the last.
@@ -31,6 +31,11 @@ fn worker(cluster: &Cluster, name: &str) -> Command {
 fn terminate(process: &Child) {
     let status = Command::new("kill").args(["-TERM", &process.id().to_string()]).status().unwrap();
     assert!(status.success());
+}
+
+/// A port of this host that nobody listens on.
+fn free_port() -> u16 {
+    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
 }
 
 /// The status and body of a GET; nothing while nobody listens.
@@ -47,9 +52,10 @@ fn a_stopped_worker_drains_and_the_next_one_goes_on() {
     let Some(cluster) = Cluster::start() else { return };
     const ARTICLES: usize = 3_000;
     cluster.publish((0..ARTICLES).map(article));
-    let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let port = free_port();
 
-    let mut first = worker(&cluster, "a").args(["--listen", &format!("127.0.0.1:{port}")]).spawn().unwrap();
+    let servers = cluster.broker.bootstrap_servers();
+    let mut first = worker(servers, "a").args(["--listen", &format!("127.0.0.1:{port}")]).spawn().unwrap();
     wait_until("the worker is ready", || get(port, "/readyz").is_some_and(|answer| answer.contains(" 200 ")));
     wait_until("the worker has done something", || {
         let metrics = get(port, "/metrics").unwrap_or_default();
@@ -60,7 +66,7 @@ fn a_stopped_worker_drains_and_the_next_one_goes_on() {
     let done = cluster.read(topics::ANNOTATIONS).len();
     assert!(0 < done && done < ARTICLES, "stopped after {done} articles, which proves nothing");
 
-    let rest = worker(&cluster, "a").args(["--until-end", "--json"]).output().unwrap();
+    let rest = worker(servers, "a").args(["--until-end", "--json"]).output().unwrap();
     assert!(rest.status.success());
     let summary: serde_json::Value = serde_json::from_slice(&rest.stdout).unwrap();
     assert_eq!(summary["articles"], ARTICLES - done, "{summary}");
@@ -70,13 +76,23 @@ fn a_stopped_worker_drains_and_the_next_one_goes_on() {
 }
 
 #[test]
+fn a_worker_that_waits_for_its_broker_hears_a_signal() {
+    let port = free_port();
+    let nobody = format!("127.0.0.1:{}", free_port());
+    let mut process = worker(&nobody, "a").args(["--listen", &format!("127.0.0.1:{port}")]).spawn().unwrap();
+    wait_until("the worker waits", || get(port, "/healthz").is_some_and(|answer| answer.contains("\"starting\"")));
+    terminate(&process);
+    assert_eq!(process.wait().unwrap().code(), Some(0), "there was nothing to drain: an orderly stop");
+}
+
+#[test]
 fn a_fenced_worker_ends_with_4() {
     let Some(cluster) = Cluster::start() else { return };
     cluster.publish([article(1)]);
-    let mut process = worker(&cluster, "a").spawn().unwrap();
+    let mut process = worker(cluster.broker.bootstrap_servers(), "a").spawn().unwrap();
     wait_until("the worker has committed", || !cluster.read(topics::ANNOTATIONS).is_empty());
     // A second producer of the same transactional id; then there is something to publish.
-    let _usurper = Producer::new(&cluster.options("a"), Delivery::ExactlyOnce).unwrap();
+    let _usurper = Producer::new(&cluster.options("a"), Delivery::ExactlyOnce, Box::new(|| None)).unwrap();
     cluster.publish([article(2)]);
     assert_eq!(process.wait().unwrap().code(), Some(4));
     assert_eq!(cluster.read(topics::ANNOTATIONS).len(), 1);

@@ -17,6 +17,10 @@ pub enum Error {
     #[error("{step}: {reason}")]
     #[allow(missing_docs)]
     Kafka { step: &'static str, reason: String, class: ErrorClass },
+    /// The cluster did not answer as long as there was time for it.
+    #[error("{step}: the brokers at {servers} did not answer in time: {reason}")]
+    #[allow(missing_docs)]
+    GaveUp { step: &'static str, servers: String, reason: String },
     /// Another producer with the same transactional id has taken over, or the transaction timed out.
     #[error(
         "{step}: fenced: another worker has taken over the transactional id {transactional_id:?}, or a transaction \
@@ -53,6 +57,7 @@ impl Error {
             Self::TooLarge { .. } => ErrorClass::Poison,
             Self::Options(_)
             | Self::Property { .. }
+            | Self::GaveUp { .. }
             | Self::Fenced { .. }
             | Self::Refused { .. }
             | Self::Unwritable { .. }

@@ -19,6 +19,12 @@ use std::time::{Duration, Instant};
 
 /// One blocking call of the transaction protocol; after it the consumer is polled, and the call made again.
 const CALL_TIMEOUT: Duration = Duration::from_secs(5);
+/// The same at the start, so that an end is heard soon, and when there is little time left.
+const SHORT_CALL_TIMEOUT: Duration = Duration::from_millis(500);
+/// How long a cluster is waited for at the start.
+const START_TIMEOUT: Duration = Duration::from_secs(60);
+/// How often a call that fails again and again is told of.
+const TELL_INTERVAL: Duration = Duration::from_secs(5);
 /// How often the consumer is polled during a wait.
 const KEEP_ALIVE_INTERVAL: Duration = Duration::from_millis(100);
 /// The largest record that any of litflow's topics takes by default.
@@ -69,12 +75,18 @@ pub(super) const DEFAULTS: [(&str, &str); 8] = [
     ("retry.backoff.ms", "5"),
 ];
 
-/// The producer of one worker.
+/// By when a worker that is to end has to be over; none as long as it is to go on. It is asked again and again
+/// while the cluster is waited for.
+pub type Deadline = Box<dyn Fn() -> Option<Instant> + Send>;
+
+/// The producer of one worker. A call that fails for the moment is made again until it succeeds, or until the
+/// worker's deadline: then it fails with [`Error::GaveUp`].
 pub struct Producer {
     client: ThreadedProducer<DeliveryContext>,
     /// None is at-least-once.
     transactional_id: Option<String>,
     message_max_bytes: usize,
+    deadline: Deadline,
     open: bool,
 }
 
@@ -147,8 +159,9 @@ impl ProducerContext for DeliveryContext {
 
 impl Producer {
     /// Makes the client. With exactly-once delivery this fences an earlier producer of the same
-    /// transactional id and clears what it left hanging.
-    pub fn new(options: &Options, delivery: Delivery) -> Result<Self, Error> {
+    /// transactional id and clears what it left hanging, which takes a cluster that answers within a minute.
+    /// Where there is a deadline already, nothing is waited for: nothing has been consumed yet.
+    pub fn new(options: &Options, delivery: Delivery, deadline: Deadline) -> Result<Self, Error> {
         options.check()?;
         let transactional_id = (delivery == Delivery::ExactlyOnce).then(|| options.transactional_id());
         let mut defaults = DEFAULTS.to_vec();
@@ -159,14 +172,23 @@ impl Producer {
         }
         let config = options.client(&defaults, &options.producer);
         let client = kafka::create(config.create_with_context(DeliveryContext::new(options)))?;
-        let producer = Self { client, transactional_id, message_max_bytes: message_max_bytes(options), open: false };
+        let message_max_bytes = message_max_bytes(options);
+        let producer = Self { client, transactional_id, message_max_bytes, deadline, open: false };
         if producer.transactional_id.is_some() {
-            let deadline = Instant::now() + Duration::from_secs(60);
-            producer.again("preparing transactions", Some(deadline), &mut || Ok(()), |client| {
-                client.init_transactions(CALL_TIMEOUT)
-            })?;
+            producer.init_transactions()?;
         }
         Ok(producer)
+    }
+
+    fn init_transactions(&self) -> Result<(), Error> {
+        let latest = Instant::now() + START_TIMEOUT;
+        let mut told = None;
+        while let Err(error) = self.client.init_transactions(SHORT_CALL_TIMEOUT) {
+            let error = self.transaction_error("preparing transactions", &error);
+            let is_over = (self.deadline)().is_some() || Instant::now() > latest;
+            self.before_another_try(error, is_over, &mut told)?;
+        }
+        Ok(())
     }
 
     /// The cluster's topics.
@@ -190,6 +212,7 @@ impl Producer {
         loop {
             let Err(code) = enqueue(&self.client, record) else { return Ok(()) };
             if code == RDKafkaErrorCode::QueueFull {
+                self.check_deadline("waiting for space in the producer's buffer")?;
                 std::thread::sleep(Duration::from_millis(1));
                 poll_now_and_then(&mut last_poll, consumer)?;
                 continue;
@@ -222,8 +245,10 @@ impl Producer {
             if let Some(reason) = failed {
                 return Err(Error::Kafka { step: "delivering records", reason, class: ErrorClass::Abort });
             }
-            consumer.commit(offsets).map_err(|error| match error {
-                Error::Kafka { step, reason, class: _ } => Error::Kafka { step, reason, class: ErrorClass::Abort },
+            self.again(consumer, |consumer, _| match consumer.commit(offsets) {
+                Err(Error::Kafka { step, reason, class: ErrorClass::Fatal }) => {
+                    Err(Error::Kafka { step, reason, class: ErrorClass::Abort })
+                }
                 other => other,
             })?;
             self.open = false;
@@ -231,12 +256,13 @@ impl Producer {
         }
         let list = consumer.list(offsets)?;
         let metadata = consumer.group_metadata()?;
-        let mut keep_alive = || consumer.keep_alive();
-        self.again("adding offsets to the transaction", None, &mut keep_alive, |client| {
-            client.send_offsets_to_transaction(&list, &metadata, CALL_TIMEOUT)
+        self.again(consumer, |_, timeout| {
+            let added = self.client.send_offsets_to_transaction(&list, &metadata, timeout);
+            added.map_err(|e| self.transaction_error("adding offsets to the transaction", &e))
         })?;
-        self.again("committing the transaction", None, &mut keep_alive, |client| {
-            client.commit_transaction(CALL_TIMEOUT)
+        self.again(consumer, |_, timeout| {
+            let committed = self.client.commit_transaction(timeout);
+            committed.map_err(|e| self.transaction_error("committing the transaction", &e))
         })?;
         self.open = false;
         Ok(())
@@ -246,8 +272,9 @@ impl Producer {
     pub fn abort(&mut self, consumer: &mut Consumer) -> Result<(), Error> {
         let open = std::mem::take(&mut self.open);
         if open && self.transactional_id.is_some() {
-            self.again("aborting the transaction", None, &mut || consumer.keep_alive(), |client| {
-                client.abort_transaction(CALL_TIMEOUT)
+            self.again(consumer, |_, timeout| {
+                let aborted = self.client.abort_transaction(timeout);
+                aborted.map_err(|e| self.transaction_error("aborting the transaction", &e))
             })?;
         }
         self.client.context().take_failures().map(|_| ())
@@ -259,31 +286,55 @@ impl Producer {
         let mut last_poll = Instant::now();
         while self.client.in_flight_count() > 0 {
             self.client.context().client.check()?;
+            self.check_deadline("waiting for acknowledgements")?;
             std::thread::sleep(Duration::from_micros(500));
             poll_now_and_then(&mut last_poll, consumer)?;
         }
         Ok(())
     }
 
-    /// librdkafka's rule: a retriable error asks for the same call again.
+    /// librdkafka's rule: a retriable error asks for the same call again. `call` is told how long it may take.
     fn again(
         &self,
-        step: &'static str,
-        deadline: Option<Instant>,
-        keep_alive: &mut dyn FnMut() -> Result<(), Error>,
-        call: impl Fn(&ThreadedProducer<DeliveryContext>) -> Result<(), KafkaError>,
+        consumer: &mut Consumer,
+        call: impl Fn(&Consumer, Duration) -> Result<(), Error>,
     ) -> Result<(), Error> {
+        let mut told = None;
         loop {
-            let Err(error) = call(&self.client) else { return Ok(()) };
-            let error = self.transaction_error(step, &error);
-            if error.class() != ErrorClass::Retriable || deadline.is_some_and(|deadline| Instant::now() > deadline) {
-                return Err(error);
-            }
-            self.client.context().client.check()?;
-            tracing::warn!("{error}; again");
-            keep_alive()?;
-            std::thread::sleep(Duration::from_millis(20));
+            let left = (self.deadline)().map(|deadline| deadline.saturating_duration_since(Instant::now()));
+            let timeout = left.map_or(CALL_TIMEOUT, |left| left.clamp(SHORT_CALL_TIMEOUT, CALL_TIMEOUT));
+            let Err(error) = call(consumer, timeout) else { return Ok(()) };
+            self.before_another_try(error, self.is_over(), &mut told)?;
+            consumer.keep_alive()?;
         }
+    }
+
+    /// Passes on what no other try helps against, and gives up when it is too late for one.
+    fn before_another_try(&self, error: Error, is_over: bool, told: &mut Option<Instant>) -> Result<(), Error> {
+        let Error::Kafka { step, reason, class: ErrorClass::Retriable } = error else { return Err(error) };
+        self.client.context().client.check()?;
+        if is_over {
+            return Err(self.gave_up(step, reason));
+        }
+        if told.is_none_or(|told| told.elapsed() > TELL_INTERVAL) {
+            *told = Some(Instant::now());
+            tracing::warn!("{step}: {reason}; it is tried until it succeeds or the worker is to end");
+        }
+        std::thread::sleep(Duration::from_millis(20));
+        Ok(())
+    }
+
+    fn is_over(&self) -> bool {
+        (self.deadline)().is_some_and(|deadline| Instant::now() > deadline)
+    }
+
+    fn check_deadline(&self, step: &'static str) -> Result<(), Error> {
+        let unacknowledged = || format!("{} records are not acknowledged", self.client.in_flight_count());
+        if self.is_over() { Err(self.gave_up(step, unacknowledged())) } else { Ok(()) }
+    }
+
+    fn gave_up(&self, step: &'static str, reason: String) -> Error {
+        Error::GaveUp { step, servers: self.client.context().client.servers().to_owned(), reason }
     }
 
     fn transaction_error(&self, step: &'static str, error: &KafkaError) -> Error {

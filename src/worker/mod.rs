@@ -7,6 +7,7 @@
 
 pub mod dead_letter;
 mod process;
+mod shutdown;
 mod status;
 mod stream;
 mod window;
@@ -22,6 +23,7 @@ use crate::bus::{self, topics};
 use crate::tagger::{self, Tag};
 use process::Limits;
 use serde::{Deserialize, Serialize};
+use shutdown::Shutdown;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
@@ -207,7 +209,13 @@ impl Worker {
     /// `spawn_blocking`, not in an async task.
     pub fn run(self, stop: watch::Receiver<Stop>) -> Result<Summary, Error> {
         let status = self.status.clone();
-        let result = self.start().and_then(|stream| stream.run(&stop));
+        let shutdown = Shutdown::new(stop, self.options.drain_timeout());
+        let result = match self.start(&shutdown) {
+            Ok(stream) => stream.run(&shutdown),
+            // Nothing has been consumed, so this end is an orderly one.
+            Err(Error::Bus(bus::Error::GaveUp { .. })) if shutdown.has_begun() => Ok(Summary::default()),
+            Err(error) => Err(error),
+        };
         status.round(|snapshot| match &result {
             Ok(_) => snapshot.state = State::Complete,
             Err(error) => {
@@ -218,9 +226,10 @@ impl Worker {
         result
     }
 
-    fn start(self) -> Result<stream::Stream, Error> {
+    fn start(self, shutdown: &Shutdown) -> Result<stream::Stream, Error> {
         self.status.round(|_| {});
-        let producer = Producer::new(&self.kafka, self.options.delivery)?;
+        let deadline = shutdown.clone();
+        let producer = Producer::new(&self.kafka, self.options.delivery, Box::new(move || deadline.over_by()))?;
         let record = self.record_limits(&producer)?;
         let limits = Limits {
             article: self.options.article_max_bytes,

@@ -5,10 +5,12 @@
 
 use super::dead_letter::{Refusal, Stage};
 use super::process::{Counts, Failure, Limits, process};
+use super::shutdown::Shutdown;
 use super::status::{State, Status};
 use super::window::{Completion, Finished, Window};
 use super::{Error, Options, Stop, Summary};
 use crate::ErrorClass;
+use crate::bus;
 use crate::bus::consumer::{Consumer, Event};
 use crate::bus::producer::Producer;
 use crate::tagger::Tag;
@@ -21,7 +23,6 @@ use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::runtime::Handle;
-use tokio::sync::watch;
 
 /// How long a poll waits when there is nothing on its way …
 const IDLE_POLL: Duration = Duration::from_millis(50);
@@ -129,10 +130,11 @@ impl Stream {
     }
 
     /// Works until it is to stop; then everything done is committed and the group is left.
-    pub fn run(mut self, stop: &watch::Receiver<Stop>) -> Result<Summary, Error> {
+    pub fn run(mut self, shutdown: &Shutdown) -> Result<Summary, Error> {
         self.status.round(|snapshot| snapshot.state = State::Consuming);
-        let result = self.work(stop);
+        let result = self.work(shutdown);
         if result.is_err() {
+            shutdown.begin();
             // The brokers would do it after the transaction's time-out; readers need not wait so long.
             if let Err(error) = self.producer.abort(&mut self.consumer) {
                 tracing::debug!("{error}");
@@ -142,10 +144,9 @@ impl Stream {
         result.map(|()| self.summary)
     }
 
-    fn work(&mut self, stop: &watch::Receiver<Stop>) -> Result<(), Error> {
+    fn work(&mut self, shutdown: &Shutdown) -> Result<(), Error> {
         loop {
-            let asked = *stop.borrow(); // let go of it: whoever says stop waits for the lock
-            match self.round(asked) {
+            match self.round(shutdown) {
                 Ok(true) => return Ok(()),
                 Ok(false) => {}
                 Err(error) if matches!(error.class(), ErrorClass::Abort | ErrorClass::Retriable) => {
@@ -157,10 +158,10 @@ impl Stream {
     }
 
     /// One turn of the loop; true when the work is complete.
-    fn round(&mut self, stop: Stop) -> Result<bool, Error> {
-        if let (Stop::Now, Phase::Consuming) = (stop, self.phase) {
+    fn round(&mut self, shutdown: &Shutdown) -> Result<bool, Error> {
+        if let (Some(deadline), Phase::Consuming) = (shutdown.drained_by(), self.phase) {
             tracing::info!(articles = self.window.articles(), "draining");
-            self.phase = Phase::Draining { deadline: Instant::now() + self.options.drain_timeout() };
+            self.phase = Phase::Draining { deadline };
             self.consumer.pause()?;
         }
         self.consume()?;
@@ -171,7 +172,7 @@ impl Stream {
         self.finish_revocation()?;
         self.regulate()?;
         self.report();
-        match (self.phase, stop) {
+        match (self.phase, shutdown.asked()) {
             (Phase::Draining { deadline }, _) => {
                 if self.window.articles() > 0 && Instant::now() < deadline {
                     return Ok(false);
@@ -288,14 +289,16 @@ impl Stream {
                 );
                 self.transaction.bytes += letter.bytes();
                 self.producer.send(&letter, &mut self.consumer).map_err(|source| match source.class() {
-                    ErrorClass::Abort | ErrorClass::Retriable => Error::Bus(source),
-                    ErrorClass::Poison | ErrorClass::Fatal => Error::DeadLetter {
-                        topic: message.topic().to_owned(),
-                        partition,
-                        offset,
-                        reason: refusal.reason,
-                        source: Box::new(source),
-                    },
+                    ErrorClass::Poison | ErrorClass::Fatal if !matches!(source, bus::Error::GaveUp { .. }) => {
+                        Error::DeadLetter {
+                            topic: message.topic().to_owned(),
+                            partition,
+                            offset,
+                            reason: refusal.reason,
+                            source: Box::new(source),
+                        }
+                    }
+                    _ => Error::Bus(source),
                 })?;
                 *self.transaction.refused.entry(refusal.reason).or_default() += 1;
             }
