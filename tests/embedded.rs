@@ -128,6 +128,37 @@ fn a_drain_without_a_cluster_ends_by_itself() {
 }
 
 #[test]
+fn an_article_that_the_broker_refuses_is_left_out_with_its_place() {
+    let cluster = MockCluster::new(1).unwrap();
+    cluster.create_topic(topics::ARTICLES, 1, 1).unwrap();
+    let ingest = |lines: &str| {
+        let mut ingest = assert_cmd::Command::cargo_bin("litflow").unwrap();
+        ingest.args(["ingest", "-", "--from", "jsonl", "--json"]).write_stdin(lines);
+        ingest.args(["--bootstrap-servers", &cluster.bootstrap_servers()]);
+        // One record a request, so that one request is one record.
+        ingest.env("LITFLOW_KAFKA__PRODUCER__BATCH_NUM_MESSAGES", "1");
+        ingest.env("LITFLOW_KAFKA__PRODUCER__MAX_IN_FLIGHT", "1");
+        ingest.assert()
+    };
+    let lines = (1..=3).map(|number| format!("{{\"id\": \"pmid:{number}\", \"text\": \"BRCA1\"}}\n"));
+    let lines: String = lines.collect();
+    let none = RDKafkaRespErr::RD_KAFKA_RESP_ERR_NO_ERROR;
+    cluster.request_errors(RDKafkaApiKey::Produce, &[none, RDKafkaRespErr::RD_KAFKA_RESP_ERR_MSG_SIZE_TOO_LARGE]);
+    let ended = ingest(&lines).code(3);
+    let told = String::from_utf8_lossy(&ended.get_output().stderr).into_owned();
+    assert!(told.contains("stdin, line 2, record pmid:2: articles does not take a record"), "{told}");
+    assert!(told.contains("1 record was left out"), "{told}");
+    let counts: serde_json::Value = serde_json::from_slice(&ended.get_output().stdout).unwrap();
+    assert_eq!((&counts["articles"], &counts["left_out"]), (&2.into(), &1.into()));
+    let kafka = options(&cluster.bootstrap_servers(), "a");
+    assert_eq!(keys(&kafka, topics::ARTICLES), BTreeMap::from([("pmid:1".into(), 1), ("pmid:3".into(), 1)]));
+
+    let forbidden = RDKafkaRespErr::RD_KAFKA_RESP_ERR_TOPIC_AUTHORIZATION_FAILED;
+    cluster.request_errors(RDKafkaApiKey::Produce, &[forbidden]);
+    ingest(&lines).code(1);
+}
+
+#[test]
 fn an_article_of_50_mb_is_refused_and_the_next_goes_on() {
     let runtime = Runtime::new().unwrap();
     let broker = Broker::start(&Choice::Embedded, &LocalOptions::default()).unwrap();

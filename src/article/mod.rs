@@ -23,7 +23,7 @@ pub use event::{ArticleEvent, ArticleIds, MeshHeading, Op, Passage, RawDocument,
 pub use format::Format;
 pub use raw::parse_raw;
 pub use reader::{Articles, Progress};
-pub use record::{Options, Position, Reason, RecordError, article_id};
+pub use record::{Options, Place, Position, Reason, RecordError, article_id};
 
 /// The unit of tagging: one version of one article, its passages unaltered.
 ///

@@ -16,7 +16,7 @@
 
 use super::format::Format;
 use super::lines::Lines;
-use super::record::{Options, Position, Reason, RecordError, article_id, with_content};
+use super::record::{Options, Place, Position, Reason, RecordError, article_id, with_content};
 use super::xml::articles::{Dialect, XmlArticles};
 use super::{ArticleEvent, Passage, Section};
 use super::{bioc, input, jats, jsonl, pubmed, pubtator};
@@ -27,7 +27,13 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 type Item = Result<ArticleEvent, RecordError>;
-type Items = Box<dyn Iterator<Item = Item> + Send>;
+type Items = Box<dyn Events + Send>;
+
+/// The articles of one input.
+pub(super) trait Events: Iterator<Item = Item> {
+    /// Where the last one begins, in an input that holds more than one.
+    fn last_position(&self) -> Option<Position>;
+}
 
 /// Reads the articles of files, directories and stdin, one after the other.
 pub struct Articles {
@@ -37,6 +43,7 @@ pub struct Articles {
     from: Option<Format>,
     options: Options,
     current: Option<Items>,
+    place: Place,
     consumed: Arc<AtomicU64>,
     total: Option<u64>,
 }
@@ -61,9 +68,15 @@ impl Articles {
             from,
             options: options.clone(),
             current: None,
+            place: Place { file: "".into(), position: None },
             consumed: Arc::new(AtomicU64::new(0)),
             total,
         }
+    }
+
+    /// Where the last article begins, for whoever finds out later that something is wrong with it.
+    pub fn place(&self) -> &Place {
+        &self.place
     }
 
     /// How far reading has come.
@@ -97,13 +110,19 @@ impl Iterator for Articles {
         loop {
             if let Some(items) = &mut self.current {
                 match items.next() {
-                    Some(item) => return Some(item),
+                    Some(item) => {
+                        self.place.position = items.last_position();
+                        return Some(item);
+                    }
                     None => self.current = None,
                 }
             }
             let path = self.paths.pop_front()?;
             match read_path(&path, self.from, &self.options, Arc::clone(&self.consumed)) {
-                Ok(items) => self.current = Some(items),
+                Ok(items) => {
+                    self.place.file = file_name(&path).into();
+                    self.current = Some(items);
+                }
                 Err(reason) => return Some(Err(file_error(&path, reason))),
             }
         }
@@ -146,22 +165,67 @@ fn items(input: input::Input, format: Format, file: String, text_id: String, opt
         Format::Bioc if input.is_xml() => xml(&bioc::DIALECT, input, file),
         Format::Bioc => Box::new(bioc::JsonDocuments::new(input.reader, file, options)),
         Format::Pubtator => {
-            let mut documents = pubtator::Reader::new(input.reader, file.clone(), options);
-            Box::new(std::iter::from_fn(move || {
-                let document = documents.next()?;
-                Some(document.and_then(|document| {
-                    let id = document.id.clone();
-                    let position = Some(Position::Line(documents.document_line()));
-                    let event = with_content(document.into_event());
-                    event.map_err(|reason| RecordError { file: file.clone(), position, id: Some(id), reason })
-                }))
-            }))
+            Box::new(PubtatorDocuments { documents: pubtator::Reader::new(input.reader, file.clone(), options), file })
         }
         Format::Jsonl => Box::new(JsonLines { lines: Lines::new(input.reader, max), file, ended: false }),
-        Format::Text => Box::new(std::iter::once_with(move || {
+        Format::Text => {
             let event = read_text(input.reader, &text_id, max);
-            event.map_err(|reason| RecordError { file, position: None, id: Some(text_id), reason })
-        })),
+            let event = event.map_err(|reason| RecordError { file, position: None, id: Some(text_id), reason });
+            Box::new(Text(Some(event)))
+        }
+    }
+}
+
+impl<R: Read> Events for XmlArticles<R> {
+    fn last_position(&self) -> Option<Position> {
+        Some(self.last_position())
+    }
+}
+
+impl<R: BufRead> Events for bioc::JsonDocuments<R> {
+    fn last_position(&self) -> Option<Position> {
+        Some(self.last_position())
+    }
+}
+
+struct PubtatorDocuments<R> {
+    documents: pubtator::Reader<R>,
+    file: String,
+}
+
+impl<R: BufRead> Iterator for PubtatorDocuments<R> {
+    type Item = Item;
+
+    fn next(&mut self) -> Option<Item> {
+        Some(self.documents.next()?.and_then(|document| {
+            let id = document.id.clone();
+            let (file, position) = (self.file.clone(), self.last_position());
+            let event = with_content(document.into_event());
+            event.map_err(|reason| RecordError { file, position, id: Some(id), reason })
+        }))
+    }
+}
+
+impl<R: BufRead> Events for PubtatorDocuments<R> {
+    fn last_position(&self) -> Option<Position> {
+        Some(Position::Line(self.documents.document_line()))
+    }
+}
+
+/// A plain text: one article.
+struct Text(Option<Item>);
+
+impl Iterator for Text {
+    type Item = Item;
+
+    fn next(&mut self) -> Option<Item> {
+        self.0.take()
+    }
+}
+
+impl Events for Text {
+    fn last_position(&self) -> Option<Position> {
+        None
     }
 }
 
@@ -190,6 +254,12 @@ impl<R: BufRead> Iterator for JsonLines<R> {
                 RecordError { file: self.file.clone(), position: Some(Position::Line(self.lines.number())), id, reason }
             }));
         }
+    }
+}
+
+impl<R: BufRead> Events for JsonLines<R> {
+    fn last_position(&self) -> Option<Position> {
+        Some(Position::Line(self.lines.number()))
     }
 }
 

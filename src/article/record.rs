@@ -3,6 +3,7 @@
 use super::{ArticleEvent, Op};
 use crate::error::ErrorClass;
 use serde::{Deserialize, Serialize};
+use std::sync::Arc;
 use std::{fmt, io};
 
 /// How much is taken from an input before it is refused.
@@ -51,6 +52,15 @@ pub struct RecordError {
     /// What is wrong.
     #[source]
     pub reason: Reason,
+}
+
+/// Where a record stands.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Place {
+    /// The input: a path, or `stdin`.
+    pub file: Arc<str>,
+    /// Where in it.
+    pub position: Option<Position>,
 }
 
 /// A place in an input, decompressed.
@@ -120,16 +130,26 @@ impl RecordError {
 
 impl fmt::Display for RecordError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.file)?;
-        match self.position {
-            Some(Position::Line(line)) => write!(f, ", line {line}")?,
-            Some(Position::Byte(byte)) => write!(f, ", byte {byte}")?,
-            None => {}
-        }
+        write_place(f, &self.file, self.position)?;
         if let Some(id) = &self.id {
             write!(f, ", record {id}")?;
         }
         write!(f, ": {}", self.reason)
+    }
+}
+
+impl fmt::Display for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write_place(f, &self.file, self.position)
+    }
+}
+
+fn write_place(f: &mut fmt::Formatter<'_>, file: &str, position: Option<Position>) -> fmt::Result {
+    f.write_str(file)?;
+    match position {
+        Some(Position::Line(line)) => write!(f, ", line {line}"),
+        Some(Position::Byte(byte)) => write!(f, ", byte {byte}"),
+        None => Ok(()),
     }
 }
 

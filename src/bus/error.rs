@@ -115,25 +115,39 @@ fn class_of(error: &KafkaError) -> ErrorClass {
 /// Whether a delivery that failed with this code fails every time: then there is no use in another try.
 pub(crate) fn delivery_is_hopeless(code: RDKafkaErrorCode) -> bool {
     use RDKafkaErrorCode::{
-        InvalidRecord, InvalidTopic, MessageSizeTooLarge, PolicyViolation, TopicAuthorizationFailed, UnknownPartition,
-        UnknownTopic, UnknownTopicOrPartition,
+        InvalidTopic, PolicyViolation, TopicAuthorizationFailed, UnknownPartition, UnknownTopic,
+        UnknownTopicOrPartition,
     };
-    matches!(
+    let is_of_topic = matches!(
         code,
-        InvalidRecord
-            | InvalidTopic
-            | MessageSizeTooLarge
+        InvalidTopic
             | PolicyViolation
             | TopicAuthorizationFailed
             | UnknownPartition
             | UnknownTopic
             | UnknownTopicOrPartition
-    )
+    );
+    is_of_topic || record_is_refused(code)
+}
+
+/// Whether a delivery that failed with this code fails because of the record, while its topic takes others.
+pub(crate) fn record_is_refused(code: RDKafkaErrorCode) -> bool {
+    use RDKafkaErrorCode::{InvalidRecord, MessageBatchTooLarge, MessageSizeTooLarge};
+    matches!(code, InvalidRecord | MessageBatchTooLarge | MessageSizeTooLarge)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_is_wrong_with_one_record_is_told_from_what_is_wrong_with_all() {
+        use RDKafkaErrorCode::{MessageSizeTooLarge, TopicAuthorizationFailed, UnknownTopicOrPartition};
+        assert!(record_is_refused(MessageSizeTooLarge) && delivery_is_hopeless(MessageSizeTooLarge));
+        for code in [TopicAuthorizationFailed, UnknownTopicOrPartition] {
+            assert!(!record_is_refused(code) && delivery_is_hopeless(code), "{code}");
+        }
+    }
 
     #[test]
     fn a_cluster_that_does_not_answer_is_the_same_to_every_call() {

@@ -9,6 +9,7 @@ pub mod admin;
 pub mod broker;
 pub mod codec;
 pub mod consumer;
+mod delivery;
 mod error;
 pub mod kafka;
 pub mod producer;

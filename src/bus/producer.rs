@@ -2,19 +2,16 @@
 //! transactions, first the records and then the offsets.
 
 use super::consumer::Consumer;
-use super::error::delivery_is_hopeless;
-use super::kafka::{self, Context};
+use super::delivery::{DeliveryContext, enqueue};
+use super::kafka;
 use super::{Error, Options};
 use crate::ErrorClass;
-use rdkafka::ClientContext;
-use rdkafka::config::RDKafkaLogLevel;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
-use rdkafka::message::{DeliveryResult, Message as _, OwnedHeaders};
+use rdkafka::message::OwnedHeaders;
 use rdkafka::metadata::Metadata;
-use rdkafka::producer::{BaseRecord, Producer as _, ProducerContext, ThreadedProducer};
+use rdkafka::producer::{Producer as _, ThreadedProducer};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
-use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 /// One blocking call of the transaction protocol; after it the consumer is polled, and the call made again.
@@ -90,73 +87,6 @@ pub struct Producer {
     open: bool,
 }
 
-#[derive(Default)]
-pub(super) struct DeliveryContext {
-    pub(super) client: Context,
-    failures: Mutex<Failures>,
-}
-
-#[derive(Default)]
-struct Failures {
-    passing: Option<String>,
-    hopeless: Option<(String, RDKafkaErrorCode)>,
-}
-
-impl DeliveryContext {
-    pub(super) fn new(options: &Options) -> Self {
-        Self { client: Context::new(options), failures: Mutex::default() }
-    }
-
-    /// The first failure, for a producer whose every record must arrive.
-    pub(super) fn check(&self) -> Result<(), Error> {
-        self.client.check()?;
-        match self.take_failures()? {
-            Some(reason) => Err(Error::Kafka { step: "delivering a record", reason, class: ErrorClass::Fatal }),
-            None => Ok(()),
-        }
-    }
-
-    /// The failures since the last call: the hopeless one as an error that ends the worker.
-    fn take_failures(&self) -> Result<Option<String>, Error> {
-        let failures = std::mem::take(&mut *self.failures.lock().unwrap_or_else(PoisonError::into_inner));
-        match failures.hopeless {
-            Some((topic, RDKafkaErrorCode::UnknownTopic | RDKafkaErrorCode::UnknownTopicOrPartition)) => {
-                Err(Error::NoTopic { topic, servers: self.client.servers().to_owned() })
-            }
-            Some((topic, code)) => Err(Error::Unwritable { topic, reason: code.to_string() }),
-            None => Ok(failures.passing),
-        }
-    }
-}
-
-impl ClientContext for DeliveryContext {
-    fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
-        self.client.log(level, facility, message);
-    }
-
-    fn error(&self, error: KafkaError, reason: &str) {
-        self.client.error(error, reason);
-    }
-}
-
-impl ProducerContext for DeliveryContext {
-    type DeliveryOpaque = ();
-
-    fn delivery(&self, result: &DeliveryResult<'_>, (): ()) {
-        let Err((error, message)) = result else { return };
-        let code = error.rdkafka_error_code().unwrap_or(RDKafkaErrorCode::Unknown);
-        if matches!(code, RDKafkaErrorCode::PurgeQueue | RDKafkaErrorCode::PurgeInflight) {
-            return; // its transaction was aborted
-        }
-        let mut failures = self.failures.lock().unwrap_or_else(PoisonError::into_inner);
-        if delivery_is_hopeless(code) {
-            failures.hopeless.get_or_insert((message.topic().to_owned(), code));
-        } else {
-            failures.passing.get_or_insert(format!("{}: {code}", message.topic()));
-        }
-    }
-}
-
 impl Producer {
     /// Makes the client. With exactly-once delivery this fences an earlier producer of the same
     /// transactional id and clears what it left hanging, which takes a cluster that answers within a minute.
@@ -210,7 +140,7 @@ impl Producer {
     pub fn send(&mut self, record: &Outgoing, consumer: &mut Consumer) -> Result<(), Error> {
         let mut last_poll = Instant::now();
         loop {
-            let Err(code) = enqueue(&self.client, record) else { return Ok(()) };
+            let Err(code) = enqueue(&self.client, record, None) else { return Ok(()) };
             if code == RDKafkaErrorCode::QueueFull {
                 self.check_deadline("waiting for space in the producer's buffer")?;
                 std::thread::sleep(Duration::from_millis(1));
@@ -364,15 +294,6 @@ impl Producer {
 pub fn message_max_bytes(options: &Options) -> usize {
     let set = options.producer.get("message.max.bytes").or_else(|| options.properties.get("message.max.bytes"));
     set.and_then(|bytes| bytes.parse().ok()).unwrap_or(MESSAGE_MAX_BYTES.0)
-}
-
-/// Puts a record into the client's buffer.
-pub(super) fn enqueue(client: &ThreadedProducer<DeliveryContext>, record: &Outgoing) -> Result<(), RDKafkaErrorCode> {
-    let mut base: BaseRecord<'_, [u8], [u8]> = BaseRecord::to(&record.topic);
-    base.key = record.key.as_deref();
-    base.payload = record.value.as_deref();
-    base.headers = record.headers.clone();
-    client.send(base).map_err(|(error, _)| error.rdkafka_error_code().unwrap_or(RDKafkaErrorCode::Unknown))
 }
 
 fn poll_now_and_then(last_poll: &mut Instant, consumer: &mut Consumer) -> Result<(), Error> {

@@ -4,10 +4,12 @@
 //! order; bounded, so that a slow cluster slows the caller.
 
 use super::codec::Record;
-use super::producer::{DEFAULTS, DeliveryContext, Outgoing, enqueue, message_max_bytes};
+pub use super::delivery::Refused;
+use super::delivery::{DeliveryContext, enqueue};
+use super::producer::{DEFAULTS, Outgoing, message_max_bytes};
 use super::{Error, Options, codec, kafka, topics};
 use crate::ErrorClass;
-use crate::article::ArticleEvent;
+use crate::article::{ArticleEvent, Place};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::producer::{Producer as _, ThreadedProducer};
 use std::collections::BTreeMap;
@@ -15,6 +17,8 @@ use std::time::Duration;
 
 /// How long the last records may take to be delivered.
 const FINISH_TIMEOUT: Duration = Duration::from_secs(120);
+/// librdkafka's own limit of a batch.
+const BATCH_BYTES: usize = 1_000_000;
 
 /// Sends values to topics and knows what became of them.
 pub struct Publisher {
@@ -64,16 +68,24 @@ impl Publisher {
     /// Makes the client. `budget` is the most bytes that the broker can keep, for one that forgets
     /// ([`Broker::budget`](super::broker::Broker::budget)).
     pub fn new(options: &Options, budget: Option<usize>) -> Result<Self, Error> {
-        options.check()?;
-        let config = options.client(&DEFAULTS, &options.producer);
-        let client = kafka::create(config.create_with_context(DeliveryContext::new(options)))?;
-        Ok(Self { client, options: options.clone(), sent: Published::default(), budget, limits: BTreeMap::new() })
+        Self::build(options, budget, BTreeMap::new())
     }
 
-    /// Refuses larger records than these, by topic ([`Admin::record_limits`](super::admin::Admin::record_limits)),
-    /// one by one: where the cluster refuses one, it is too late to go on.
-    pub fn with_limits(self, limits: BTreeMap<String, usize>) -> Self {
-        Self { limits, ..self }
+    /// One that refuses larger records than these, by topic
+    /// ([`Admin::record_limits`](super::admin::Admin::record_limits)), before they are sent.
+    pub fn with_limits(options: &Options, limits: BTreeMap<String, usize>) -> Result<Self, Error> {
+        Self::build(options, None, limits)
+    }
+
+    fn build(options: &Options, budget: Option<usize>, limits: BTreeMap<String, usize>) -> Result<Self, Error> {
+        options.check()?;
+        // A broker takes or refuses a batch as a whole, so no batch may be larger than a record may be.
+        let smallest = limits.values().copied().min().unwrap_or(BATCH_BYTES);
+        let batch_bytes = smallest.clamp(1, BATCH_BYTES).to_string();
+        let defaults = [DEFAULTS.as_slice(), &[("batch.size", &batch_bytes)]].concat();
+        let config = options.client(&defaults, &options.producer);
+        let client = kafka::create(config.create_with_context(DeliveryContext::new(options)))?;
+        Ok(Self { client, options: options.clone(), sent: Published::default(), budget, limits })
     }
 
     /// Publishes an article event under its id.
@@ -81,22 +93,28 @@ impl Publisher {
         self.publish(topics::ARTICLES, &event.id, event)
     }
 
+    /// The same for one that was read at `place`: where a broker refuses it, it is told by
+    /// [`Publisher::refused`], and the others go on.
+    pub fn article_from(&mut self, place: &Place, event: &ArticleEvent) -> Result<(), PublishError> {
+        let record = outgoing(topics::ARTICLES, &event.id, event)?;
+        self.hand_over(&record, Some(place))
+    }
+
     /// Publishes a value. Returns when it is in the buffer; waits while that is full.
     ///
     /// # Errors
     /// Those of this value (class poison), and those of records sent before that ended the publisher.
     pub fn publish<T: Record>(&mut self, topic: &str, key: &str, value: &T) -> Result<(), PublishError> {
-        let value = value.encode()?;
-        self.send(&Outgoing {
-            topic: topic.to_owned(),
-            key: Some(key.as_bytes().to_vec()),
-            value: Some(value),
-            headers: None,
-        })
+        let record = outgoing(topic, key, value)?;
+        self.send(&record)
     }
 
     /// Publishes bytes as they are: a dead letter that is sent again, a tombstone.
     pub fn send(&mut self, record: &Outgoing) -> Result<(), PublishError> {
+        self.hand_over(record, None)
+    }
+
+    fn hand_over(&mut self, record: &Outgoing, place: Option<&Place>) -> Result<(), PublishError> {
         let limit = self.limits.get(&record.topic).copied().unwrap_or(message_max_bytes(&self.options));
         let too_large = || Error::TooLarge { topic: record.topic.clone(), bytes: record.bytes(), limit };
         if record.bytes() > limit {
@@ -107,7 +125,7 @@ impl Publisher {
         }
         loop {
             self.client.context().check()?;
-            match enqueue(&self.client, record) {
+            match enqueue(&self.client, record, place) {
                 Ok(()) => break,
                 Err(RDKafkaErrorCode::QueueFull) => std::thread::sleep(Duration::from_millis(1)),
                 Err(RDKafkaErrorCode::MessageSizeTooLarge) => return Err(too_large().into()),
@@ -121,11 +139,32 @@ impl Publisher {
         Ok(())
     }
 
-    /// Waits until everything is delivered.
-    pub fn finish(self) -> Result<Published, Error> {
+    /// What the brokers refused since the last call, of the records that were sent with their place.
+    pub fn refused(&mut self) -> Vec<Refused> {
+        let refused = self.client.context().take_refused();
+        self.sent.records -= refused.len() as u64;
+        self.sent.bytes -= refused.iter().map(|refused| refused.bytes).sum::<usize>();
+        refused
+    }
+
+    /// Waits until everything is delivered or refused.
+    pub fn flush(&self) -> Result<(), Error> {
         let flushed = self.client.flush(FINISH_TIMEOUT);
         self.client.context().check()?;
-        flushed.map_err(|e| Error::kafka("waiting for deliveries", &e))?;
-        Ok(self.sent)
+        flushed.map_err(|e| Error::kafka("waiting for deliveries", &e))
     }
+
+    /// Waits until everything is delivered. A refused record that nobody has asked for is an error here.
+    pub fn finish(mut self) -> Result<Published, Error> {
+        self.flush()?;
+        match self.refused().pop() {
+            Some(Refused { error, .. }) => Err(error),
+            None => Ok(self.sent),
+        }
+    }
+}
+
+fn outgoing<T: Record>(topic: &str, key: &str, value: &T) -> Result<Outgoing, codec::Error> {
+    let (key, value) = (key.as_bytes().to_vec(), value.encode()?);
+    Ok(Outgoing { topic: topic.to_owned(), key: Some(key), value: Some(value), headers: None })
 }

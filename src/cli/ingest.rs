@@ -1,9 +1,9 @@
 //! `litflow ingest`: article files onto the `articles` topic.
 
 use super::exit::Exit;
+use super::publish::publish;
 use super::{flags, input, progress};
 use indicatif::{HumanBytes, HumanCount};
-use litflow::ErrorClass;
 use litflow::bus::admin::Admin;
 use litflow::bus::publisher::{Published, Publisher};
 use litflow::bus::topics;
@@ -40,33 +40,14 @@ impl Args {
         let mut articles_topic = topics::all(&[])?;
         articles_topic.retain(|topic| topic.name == topics::ARTICLES);
         let limits = runtime.block_on(Admin::new(&config.kafka)?.record_limits(&articles_topic));
-        let mut publisher = Publisher::new(&config.kafka, None)?.with_limits(limits);
-        let mut articles = self.input.articles(&config.articles);
+        let publisher = Publisher::with_limits(&config.kafka, limits)?;
+        let articles = self.input.articles(&config.articles);
         let read_so_far = articles.progress();
         let bar = progress::bytes(read_so_far.total);
-        let mut count = 0u64;
-        let mut left_out = 0u64;
-        for article in &mut articles {
-            let published = match article {
-                Ok(event) => publisher.article(&event).map_err(|error| (event.id, error)),
-                Err(error) => {
-                    left_out += 1;
-                    input::tell_left_out(&error.to_string());
-                    continue;
-                }
-            };
-            match published {
-                Ok(()) => count += 1,
-                Err((id, error)) if error.class() == ErrorClass::Poison => {
-                    left_out += 1;
-                    input::tell_left_out(&format!("{id}: {error}"));
-                }
-                Err((_, error)) => return Err(error.into()),
-            }
+        let (Published { records, bytes }, left_out) = publish(articles, publisher, |count| {
             bar.set_position(read_so_far.consumed());
             bar.set_message(format!("{} articles", HumanCount(count)));
-        }
-        let Published { records, bytes } = publisher.finish()?;
+        })?;
         bar.finish_and_clear();
         let seconds = started.elapsed().as_secs_f64();
         if self.json {

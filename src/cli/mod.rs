@@ -10,6 +10,7 @@ mod model;
 mod output;
 mod paint;
 mod progress;
+mod publish;
 mod signals;
 mod tag;
 mod tail;

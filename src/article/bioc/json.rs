@@ -23,6 +23,8 @@ pub(crate) struct JsonDocuments<R> {
     max_record_bytes: usize,
     offset: u64,
     ended: bool,
+    /// Where the last document begins.
+    position: u64,
     scan: Scan,
 }
 
@@ -108,8 +110,14 @@ impl<R: BufRead> JsonDocuments<R> {
             max_record_bytes: options.max_record_bytes,
             offset: 0,
             ended: false,
+            position: 0,
             scan: Scan::default(),
         }
+    }
+
+    /// Where the last document begins.
+    pub(crate) fn last_position(&self) -> Position {
+        Position::Byte(self.position)
     }
 
     fn error(&self, position: u64, id: Option<String>, reason: Reason) -> RecordError {
@@ -163,6 +171,7 @@ impl<R: BufRead> Iterator for JsonDocuments<R> {
                 Some(Err(self.error(position, None, Reason::TooLong { limit: self.max_record_bytes })))
             }
             Ok(Some(Object { position, bytes: Some(bytes) })) => {
+                self.position = position;
                 let mut id = None;
                 Some(parse(&bytes, &mut id).and_then(with_content).map_err(|reason| self.error(position, id, reason)))
             }

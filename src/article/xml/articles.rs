@@ -38,6 +38,8 @@ pub(crate) struct XmlArticles<R> {
     wrapper_closed: bool,
     any_record: bool,
     ended: bool,
+    /// Where the last record begins.
+    position: u64,
     /// Events of a record that has more than one.
     queue: VecDeque<ArticleEvent>,
 }
@@ -57,8 +59,14 @@ impl<R: Read> XmlArticles<R> {
             wrapper_closed: false,
             any_record: false,
             ended: false,
+            position: 0,
             queue: VecDeque::new(),
         }
+    }
+
+    /// Where the record of the last event begins.
+    pub(crate) fn last_position(&self) -> Position {
+        Position::Byte(self.position)
     }
 
     fn error(&self, position: u64, id: Option<String>, reason: Reason) -> RecordError {
@@ -142,6 +150,7 @@ impl<R: Read> Iterator for XmlArticles<R> {
                 }
                 Ok(Some(Piece::Record { position, bytes })) => {
                     self.any_record = true;
+                    self.position = position;
                     let mut id = None;
                     let events = (self.dialect.parse)(&bytes, &self.options, &mut id)
                         .and_then(|events| events.into_iter().map(with_content).collect::<Result<Vec<_>, _>>());

@@ -3,12 +3,12 @@
 mod show;
 
 use super::exit::Exit;
+use super::publish::publish;
 use super::{flags, input, model, progress, signals};
 use indicatif::HumanCount;
-use litflow::ErrorClass;
 use litflow::article::{Articles, Format};
 use litflow::bus::broker::{Broker, Choice, LocalOptions};
-use litflow::bus::publisher::{PublishError, Publisher};
+use litflow::bus::publisher::{Published, Publisher};
 use litflow::bus::{self, topics};
 use litflow::config::{Config, Flag};
 use litflow::tagger::{Engine, Tag};
@@ -134,34 +134,10 @@ impl Args {
         } else {
             self.paths.clone()
         };
-        let mut publisher = Publisher::new(kafka, broker.budget())?;
-        let mut left_out = 0;
-        let mut published = 0;
-        for article in Articles::new(&paths, self.from, &config.articles) {
-            let result = match article {
-                Ok(event) => publisher.article(&event).map_err(|error| (event.id, error)),
-                Err(error) => {
-                    left_out += 1;
-                    input::tell_left_out(&error.to_string());
-                    continue;
-                }
-            };
-            match result {
-                Ok(()) => published += 1,
-                Err((id, error @ PublishError::Full { .. })) => {
-                    left_out += 1;
-                    input::tell_left_out(&format!("{id} and what follows: {error}"));
-                    break;
-                }
-                Err((id, error)) if error.class() == ErrorClass::Poison => {
-                    left_out += 1;
-                    input::tell_left_out(&format!("{id}: {error}"));
-                }
-                Err((_, error)) => return Err(error.into()),
-            }
-        }
-        publisher.finish()?;
-        step("articles", &format!("{} published", HumanCount(published)));
+        let publisher = Publisher::new(kafka, broker.budget())?;
+        let articles = Articles::new(&paths, self.from, &config.articles);
+        let (Published { records, .. }, left_out) = publish(articles, publisher, |_| ())?;
+        step("articles", &format!("{} published", HumanCount(records)));
         Ok(left_out)
     }
 
