@@ -1,7 +1,12 @@
 //! The Rust types of `schemas/ArticleEvent.avsc`, field for field.
 
 use super::Document;
-use serde::{Deserialize, Serialize};
+use serde::de::{Error as _, SeqAccess, Visitor};
+use serde::{Deserialize, Deserializer, Serialize};
+
+/// No event with more passages is read, whatever [`Options::max_passages`](super::Options::max_passages) says: a
+/// passage without text has four bytes on the wire and twenty times as many in memory.
+pub const MOST_PASSAGES: usize = 1 << 20;
 
 /// One event on the `articles` topic. The record's key is [`ArticleEvent::id`].
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -32,10 +37,37 @@ pub struct ArticleEvent {
     pub mesh: Vec<MeshHeading>,
     /// The title; `None` where the article has none, or where `raw` is set.
     pub title: Option<String>,
-    /// The passages after the title, in reading order; empty where `raw` is set.
+    /// The passages after the title, in reading order; empty where `raw` is set. At most [`MOST_PASSAGES`].
+    #[serde(deserialize_with = "bounded")]
     pub passages: Vec<Passage>,
     /// The document as it came, to be parsed by the worker, instead of title and passages.
     pub raw: Option<RawDocument>,
+}
+
+/// Reads passages and stops at the first that is too many.
+fn bounded<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<Passage>, D::Error> {
+    struct Bounded;
+
+    impl<'de> Visitor<'de> for Bounded {
+        type Value = Vec<Passage>;
+
+        fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+            write!(f, "a sequence of at most {MOST_PASSAGES} passages")
+        }
+
+        fn visit_seq<A: SeqAccess<'de>>(self, mut sequence: A) -> Result<Vec<Passage>, A::Error> {
+            let mut passages = Vec::new();
+            while let Some(passage) = sequence.next_element()? {
+                if passages.len() == MOST_PASSAGES {
+                    return Err(A::Error::custom(format!("more than {MOST_PASSAGES} passages")));
+                }
+                passages.push(passage);
+            }
+            Ok(passages)
+        }
+    }
+
+    deserializer.deserialize_seq(Bounded)
 }
 
 /// What happened to the article.

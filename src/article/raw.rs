@@ -2,7 +2,7 @@
 
 use super::format::Format;
 use super::reader::read_events;
-use super::record::{Options, Reason, RecordError, with_content};
+use super::record::{Options, Reason, RecordError, with_content, within_limits};
 use super::{ArticleEvent, ArticleIds, Op};
 
 /// Parses an event's raw document, if it has one, into title and passages.
@@ -19,7 +19,7 @@ pub fn parse_raw(mut event: ArticleEvent, options: &Options) -> Result<ArticleEv
     let error = |reason| RecordError { file: "event".into(), position: None, id: Some(id.clone()), reason };
     let raw = match event.raw.take() {
         Some(raw) if event.op == Op::Upsert => raw,
-        _ => return with_content(event).map_err(error),
+        _ => return with_content(event).and_then(|event| within_limits(event, options)).map_err(error),
     };
     if raw.bytes.len() > options.max_record_bytes {
         return Err(error(Reason::TooLong { limit: options.max_record_bytes }));
@@ -36,7 +36,7 @@ pub fn parse_raw(mut event: ArticleEvent, options: &Options) -> Result<ArticleEv
         None => return Err(error(Reason::malformed("the raw document holds no article"))),
     };
     match articles.next() {
-        None => Ok(merge(event, parsed)),
+        None => within_limits(merge(event, parsed), options).map_err(error),
         Some(Err(error)) => Err(in_document(error)),
         Some(Ok(_)) => Err(error(Reason::malformed("the raw document holds more than one article"))),
     }

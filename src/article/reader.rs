@@ -16,7 +16,7 @@
 
 use super::format::Format;
 use super::lines::Lines;
-use super::record::{Options, Place, Position, Reason, RecordError, article_id, with_content};
+use super::record::{Options, Place, Position, Reason, RecordError, article_id, with_content, within_limits};
 use super::xml::articles::{Dialect, XmlArticles};
 use super::{ArticleEvent, Passage, Section};
 use super::{bioc, input, jats, jsonl, pubmed, pubtator};
@@ -79,6 +79,14 @@ impl Articles {
         &self.place
     }
 
+    fn checked(&self, event: ArticleEvent) -> Item {
+        let id = event.id.clone();
+        within_limits(event, &self.options).map_err(|reason| {
+            let Place { file, position } = self.place.clone();
+            RecordError { file: file.to_string(), position, id: Some(id), reason }
+        })
+    }
+
     /// How far reading has come.
     pub fn progress(&self) -> Progress {
         Progress { consumed: Arc::clone(&self.consumed), total: self.total }
@@ -112,7 +120,7 @@ impl Iterator for Articles {
                 match items.next() {
                     Some(item) => {
                         self.place.position = items.last_position();
-                        return Some(item);
+                        return Some(item.and_then(|event| self.checked(event)));
                     }
                     None => self.current = None,
                 }

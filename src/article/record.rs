@@ -1,5 +1,6 @@
 //! What goes wrong with one record of an input, and how much of a record is taken.
 
+use super::event::MOST_PASSAGES;
 use super::{ArticleEvent, Op};
 use crate::error::ErrorClass;
 use serde::{Deserialize, Serialize};
@@ -15,13 +16,16 @@ pub struct Options {
     pub max_record_bytes: usize,
     /// Deepest nesting of XML elements inside a record.
     pub max_xml_depth: usize,
+    /// Most passages of an article. Each takes memory of its own, however short it is.
+    pub max_passages: usize,
 }
 
 impl Default for Options {
     fn default() -> Self {
         // The longest real articles (PMC theses and conference supplements) have a few MB of XML; their
-        // deepest elements (MathML in tables in boxed text) lie some 40 levels down.
-        Self { max_record_bytes: 64 << 20, max_xml_depth: 256 }
+        // deepest elements (MathML in tables in boxed text) lie some 40 levels down. The longest have some
+        // thousands of paragraphs.
+        Self { max_record_bytes: 64 << 20, max_xml_depth: 256, max_passages: 100_000 }
     }
 }
 
@@ -35,6 +39,9 @@ impl Options {
         }
         if !(1..=DEEPEST).contains(&self.max_xml_depth) {
             return Err(format!("articles.max_xml_depth must be 1 to {DEEPEST}"));
+        }
+        if !(1..=MOST_PASSAGES).contains(&self.max_passages) {
+            return Err(format!("articles.max_passages must be 1 to {MOST_PASSAGES}"));
         }
         Ok(())
     }
@@ -87,6 +94,14 @@ pub enum Reason {
     /// Its elements nest deeper than [`Options::max_xml_depth`].
     #[error("nested deeper than {limit} elements (max_xml_depth)")]
     TooDeep {
+        /// The limit in force.
+        limit: usize,
+    },
+    /// It has more passages than [`Options::max_passages`].
+    #[error("{passages} passages, more than {limit} (max_passages); raise the limit if this is a real article")]
+    TooManyPassages {
+        /// How many it has.
+        passages: usize,
         /// The limit in force.
         limit: usize,
     },
@@ -160,6 +175,12 @@ pub(crate) fn with_content(event: ArticleEvent) -> Result<ArticleEvent, Reason> 
         return Err(Reason::malformed("the article has neither title nor text"));
     }
     Ok(event)
+}
+
+/// The event, unless it has too many passages.
+pub(crate) fn within_limits(event: ArticleEvent, options: &Options) -> Result<ArticleEvent, Reason> {
+    let (passages, limit) = (event.passages.len(), options.max_passages);
+    if passages > limit { Err(Reason::TooManyPassages { passages, limit }) } else { Ok(event) }
 }
 
 /// The article id for what a source calls its record: the id itself where it is a CURIE already

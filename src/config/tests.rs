@@ -162,6 +162,7 @@ fn values_that_would_exhaust_the_process_are_refused() {
     }
     refused("[tagger]\nmax_length = 3\n", "tagger.max_length");
     refused("[articles]\nmax_xml_depth = 0\n", "articles.max_xml_depth");
+    refused("[articles]\nmax_passages = 1048577\n", "articles.max_passages");
     refused("[articles]\nmax_record_bytes = 0\n", "articles.max_record_bytes");
     refused("[kafka.properties]\n'' = 'x'\n", "kafka.properties.");
     let largest = "[tagger]\nthreads = 1024\nmax_length = 8\n[articles]\nmax_xml_depth = 1024\nmax_record_bytes = 1\n";

@@ -180,6 +180,23 @@ fn a_dropped_future_gives_its_share_back() {
 }
 
 #[test]
+fn a_passage_has_its_share_of_the_budget_however_short_it_is() {
+    let gate = Gate::default();
+    let engine = gate.engine(Options { queue_bytes: 100_000, ..Options::default() });
+    block_on(async {
+        let mut waiting = engine.tag(document("a", vec!["x"; 300]));
+        assert!(poll!(&mut waiting).is_pending());
+        assert_eq!(engine.free_bytes(), 100_000 - 1024 - 300 * (256 + 1));
+        let mut after = engine.tag(document("b", vec!["x"; 300]));
+        assert!(poll!(&mut after).is_pending());
+        gate.open();
+        assert_eq!(waiting.await.unwrap().mentions.len(), 300);
+        // It came in when the first one's share was given back.
+        assert_eq!(after.await.unwrap().mentions.len(), 300);
+    });
+}
+
+#[test]
 fn too_many_mentions_are_refused() {
     let engine = genes(64, Options { max_mentions: 10, ..Options::default() });
     assert_eq!(tag(&engine, document("a", ["x ".repeat(10)])).unwrap().mentions.len(), 10);

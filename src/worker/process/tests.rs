@@ -1,5 +1,6 @@
 use super::*;
-use crate::article::{Document, RawDocument};
+use crate::article::event::MOST_PASSAGES;
+use crate::article::{Document, Passage, RawDocument, Section};
 use crate::tagger::{Dictionary, ModelRef};
 use futures::executor::block_on;
 use futures::future::BoxFuture;
@@ -70,6 +71,25 @@ fn deletions_retractions_and_tombstones_delete_the_state_and_nothing_else() {
         assert_eq!((tombstone.key.as_deref(), tombstone.value.as_deref()), (Some(&b"pmid:1"[..]), None));
         assert_eq!(output.counts.tombstones, 1);
     }
+}
+
+#[test]
+fn millions_of_passages_are_refused_before_they_fill_the_memory() {
+    let nothing = Passage::new(Section::Body, "");
+    let limits = Limits { article: 16 << 20, record: BTreeMap::new(), ..limits() };
+    let refused = |passages: usize| {
+        let event = ArticleEvent { passages: vec![nothing.clone(); passages], ..event("BRCA1") };
+        let refusal = run_with(&message(Some("pmid:1"), Some(event.encode().unwrap())), &dictionary(), &limits);
+        refusal.map(|_| ()).map_err(|refusal| (refusal.reason, refusal.error))
+    };
+    assert_eq!(refused(100_000), Ok(()));
+    let (reason, error) = refused(100_001).unwrap_err();
+    assert_eq!(reason, "unreadable_document");
+    assert!(error.contains("100001 passages, more than 100000 (max_passages)"), "{error}");
+    // Here not even all of them are read.
+    let (reason, error) = refused(MOST_PASSAGES + 1).unwrap_err();
+    assert_eq!(reason, "malformed_avro");
+    assert!(error.contains("more than 1048576 passages"), "{error}");
 }
 
 #[test]
