@@ -103,6 +103,25 @@ fn an_article_that_its_topic_refuses_is_left_out_by_name() {
 }
 
 #[test]
+fn the_demo_keeps_away_from_a_cluster_in_use() {
+    let Some(cluster) = Cluster::start() else { return };
+    let demo = || {
+        let mut demo = assert_cmd::Command::cargo_bin("litflow").unwrap();
+        demo.args(["demo", "-", "--from", "jsonl", "--json", "--broker", cluster.broker.bootstrap_servers()]);
+        demo.args(["--model", concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/bert/ner"), "--precision", "fp32"]);
+        demo.write_stdin("{\"id\": \"pmid:1\", \"text\": \"BRCA1\"}\n").assert()
+    };
+    let ended = demo().success();
+    let summary: serde_json::Value = serde_json::from_slice(&ended.get_output().stdout).unwrap();
+    assert_eq!(summary["tagged"], 1);
+    let ended = demo().code(2);
+    let told = String::from_utf8_lossy(&ended.get_output().stderr).into_owned();
+    assert!(told.contains("articles at 127.0.0.1:") && told.contains("has been written to"), "{told}");
+    assert_eq!(cluster.read(topics::ARTICLES).len(), 1);
+    assert_eq!(cluster.read(topics::ANNOTATIONS).len(), 1);
+}
+
+#[test]
 fn a_broker_goes_with_its_handle_and_leaves_nothing() {
     let Some(cluster) = Cluster::start() else { return };
     let (folder, servers) = (cluster.broker.folder().to_owned(), cluster.broker.bootstrap_servers().to_owned());

@@ -4,6 +4,7 @@ use super::kafka::{self, Context};
 use super::producer::message_max_bytes;
 use super::topics::Topic;
 use super::{Error, Options};
+use crate::ErrorClass;
 use rdkafka::admin::{AdminClient, AdminOptions, ConfigResource, NewTopic, ResourceSpecifier, TopicReplication};
 use rdkafka::error::RDKafkaErrorCode;
 use rdkafka::metadata::Metadata;
@@ -156,6 +157,35 @@ impl Admin {
             of_topic.min(message_max_bytes(&self.options)).saturating_sub(RECORD_OVERHEAD)
         };
         topics.iter().map(|topic| (topic.name.clone(), limit(topic))).collect()
+    }
+
+    /// The first of these topics that anything was ever written to; none where all are empty or missing.
+    pub fn written_to<'t>(&self, topics: &'t [Topic]) -> Result<Option<&'t str>, Error> {
+        let counts = partition_counts(&self.metadata()?);
+        for topic in topics {
+            let (partitions, _) = counts.get(&topic.name).copied().unwrap_or_default();
+            for partition in 0..partitions {
+                if self.end_of(&topic.name, partition)? > 0 {
+                    return Ok(Some(&topic.name));
+                }
+            }
+        }
+        Ok(None)
+    }
+
+    /// The offset after the last record. A partition that is new, or is moving, has no leader for a moment.
+    fn end_of(&self, topic: &str, partition: i32) -> Result<i64, Error> {
+        let deadline = Instant::now() + SETTLE_TIMEOUT;
+        loop {
+            let bounds = self.client.inner().fetch_watermarks(topic, partition, REQUEST_TIMEOUT);
+            match bounds.map_err(|e| self.failed("asking for a partition's end", &e)) {
+                Ok((_, end)) => return Ok(end),
+                Err(error) if error.class() == ErrorClass::Retriable && Instant::now() < deadline => {
+                    std::thread::sleep(Duration::from_millis(20));
+                }
+                Err(error) => return Err(error),
+            }
+        }
     }
 
     /// Every way in which the cluster differs from `topics`; empty where it does not.

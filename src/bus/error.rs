@@ -77,7 +77,8 @@ impl Error {
 fn class_of(error: &KafkaError) -> ErrorClass {
     use RDKafkaErrorCode::{
         AllBrokersDown, BrokerTransportFailure, CoordinatorLoadInProgress, CoordinatorNotAvailable, LeaderNotAvailable,
-        NetworkException, NotCoordinator, NotEnoughReplicas, OperationTimedOut, QueueFull, RequestTimedOut,
+        NetworkException, NotCoordinator, NotEnoughReplicas, NotLeaderForPartition, OperationTimedOut, QueueFull,
+        RequestTimedOut,
     };
     if let KafkaError::Transaction(error) = error {
         return if error.is_fatal() {
@@ -104,6 +105,7 @@ fn class_of(error: &KafkaError) -> ErrorClass {
             | NetworkException
             | NotCoordinator
             | NotEnoughReplicas
+            | NotLeaderForPartition
             | OperationTimedOut
             | QueueFull
             | RequestTimedOut,

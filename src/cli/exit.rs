@@ -1,6 +1,6 @@
 //! Exit codes, and how an error is told.
 
-use super::{input, model};
+use super::{demo, input, model};
 use litflow::bus::publisher::PublishError;
 use litflow::tagger::StartError;
 use litflow::{ErrorClass, bus, config, worker};
@@ -53,7 +53,7 @@ fn code(error: &anyhow::Error) -> u8 {
     const FATAL_BROKER: u8 = 4;
     const MODEL_REFUSED: u8 = 5;
     for cause in error.chain() {
-        if cause.is::<config::Error>() || cause.is::<input::NoInput>() {
+        if cause.is::<config::Error>() || cause.is::<input::NoInput>() || cause.is::<demo::InUse>() {
             return CONFIGURATION;
         }
         if cause.is::<model::NoModel>() {

@@ -7,8 +7,10 @@ use super::publish::publish;
 use super::{flags, input, model, progress, signals};
 use indicatif::HumanCount;
 use litflow::article::{Articles, Format};
+use litflow::bus::admin::Admin;
 use litflow::bus::broker::{Broker, Choice, LocalOptions};
 use litflow::bus::publisher::{Published, Publisher};
+use litflow::bus::topics::Topic;
 use litflow::bus::{self, topics};
 use litflow::config::{Config, Flag};
 use litflow::tagger::{Engine, Tag};
@@ -34,10 +36,11 @@ Brokers:
   auto       local, or else embedded
   local      a real Apache Kafka of its own, started from the jars that `make setup` fetches; exactly once
   embedded   librdkafka's mock cluster in this process; at least once, a few MiB, gone at the end
-  HOST:PORT  a cluster that is running; its topics are created where they are missing
+  HOST:PORT  a cluster that is running, without any record of litflow's; topics that are missing are created
 
-Each run has a consumer group and a transactional id of its own, litflow-demo-…, whatever the configuration
-says: it takes nothing from workers of the same cluster, and tags all that is on its articles topic.")]
+On a cluster where anything was ever written to litflow's topics the demo ends with 2 and changes nothing: it
+would tag what others have published, into topics that others read. For such a cluster there are `litflow
+ingest` and `litflow worker`. Each run has a consumer group and a transactional id of its own, litflow-demo-….")]
 pub struct Args {
     /// Files, directories or - for stdin, instead of the shipped articles
     #[arg(value_name = "PATH")]
@@ -78,6 +81,9 @@ impl Args {
         let engine: Arc<dyn Tag> = Arc::new(engine);
         let kafka = of_its_own(broker.options(&config.kafka));
         let wanted = topics::all(engine.entity_types())?;
+        if let Broker::External(_) = &broker {
+            refuse_used(&kafka, &wanted)?;
+        }
         broker.create_topics(&wanted, &kafka).await?;
         step("topics", &format!("{} topics from {} to {}", wanted.len(), topics::ARTICLES, topics::DEAD_LETTERS));
 
@@ -163,6 +169,24 @@ fn of_its_own(kafka: bus::Options) -> bus::Options {
     let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     let name = format!("litflow-demo-{}-{}", since_epoch.as_nanos(), std::process::id());
     bus::Options { group_id: name.clone(), transactional_id: Some(name), ..kafka }
+}
+
+/// The cluster is not the demo's to play with.
+#[derive(Debug, thiserror::Error)]
+#[error(
+    "{topic} at {servers} has been written to: the demo takes a broker of its own, or a cluster without any record \
+     of litflow's; for this one there are `litflow ingest` and `litflow worker`"
+)]
+pub struct InUse {
+    topic: String,
+    servers: String,
+}
+
+fn refuse_used(kafka: &bus::Options, topics: &[Topic]) -> anyhow::Result<()> {
+    match Admin::new(kafka)?.written_to(topics)? {
+        Some(topic) => Err(InUse { topic: topic.to_owned(), servers: kafka.bootstrap_servers.clone() }.into()),
+        None => Ok(()),
+    }
 }
 
 /// Runs a worker until `stopped` says so.
