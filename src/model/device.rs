@@ -163,10 +163,14 @@ fn cuda_devices() -> Result<usize, String> {
 /// Opens libtorch's CUDA libraries for the whole process.
 fn open_cuda() -> Result<(), String> {
     const LIBRARY: &str = "libtorch_cuda.so";
-    let folder = cuda_folder(LIBRARY).ok_or_else(|| {
+    let named = std::env::var_os(CUDA_FOLDER_VARIABLE).map(PathBuf::from);
+    let folders = cuda_folders(named, libtorch_folder(), std::env::var_os("LD_LIBRARY_PATH"));
+    let folder = folders.iter().find(|folder| folder.join(LIBRARY).is_file()).ok_or_else(|| {
+        let folders: Vec<_> = folders.iter().map(|folder| folder.display().to_string()).collect();
         format!(
-            "{LIBRARY} was not found beside libtorch_cpu.so, in {CUDA_FOLDER_VARIABLE} or in LD_LIBRARY_PATH \
-             (`make setup CUDA=1` installs it)"
+            "{LIBRARY} was not found in {}: `make setup CUDA=1` installs it, {CUDA_FOLDER_VARIABLE} names another \
+             folder with it",
+            folders.join(", ")
         )
     })?;
     for name in ["libc10_cuda.so", LIBRARY] {
@@ -181,15 +185,14 @@ fn open_cuda() -> Result<(), String> {
     Ok(())
 }
 
-/// The folder with the library: named by the user, that of the libtorch in use, or in the search path.
-fn cuda_folder(library: &str) -> Option<PathBuf> {
-    let named = std::env::var_os(CUDA_FOLDER_VARIABLE).map(PathBuf::from);
-    let search_path: OsString = std::env::var_os("LD_LIBRARY_PATH").unwrap_or_default();
-    named
-        .into_iter()
-        .chain(libtorch_folder())
-        .chain(std::env::split_paths(&search_path).filter(|folder| folder.is_absolute()).collect::<Vec<_>>())
-        .find(|folder| folder.join(library).is_file())
+/// Where CUDA's libraries may lie, the first first: the folder that the user names, else the libtorch in use, what
+/// `make setup CUDA=1` puts beside it, and the search path.
+fn cuda_folders(named: Option<PathBuf>, libtorch: Option<PathBuf>, search_path: Option<OsString>) -> Vec<PathBuf> {
+    // Of `.libtorch/torch/lib` it is `.libtorch/cuda/lib`.
+    let beside = libtorch.as_deref().and_then(|folder| Some(folder.parent()?.parent()?.join("cuda/lib")));
+    let search_path = search_path.unwrap_or_default();
+    let searched = std::env::split_paths(&search_path).filter(|folder| folder.is_absolute());
+    named.into_iter().chain(libtorch).chain(beside).chain(searched).collect()
 }
 
 /// The folder of the `libtorch_cpu.so` that this process runs.
@@ -233,8 +236,19 @@ mod tests {
             return;
         }
         let message = select(DeviceChoice::Cuda(0)).unwrap_err().to_string();
-        assert!(message.contains("cuda:0"), "{message}");
+        assert!(message.contains("cuda:0") && message.contains("/cuda/lib"), "{message}");
         assert_eq!(select(DeviceChoice::Auto).unwrap(), Device::Cpu);
+    }
+
+    #[test]
+    fn cuda_is_looked_for_where_setup_puts_it() {
+        let libtorch = PathBuf::from("/clone/.libtorch/torch/lib");
+        let search_path = Some("/usr/lib:relative:".into());
+        let found = cuda_folders(Some("/named".into()), Some(libtorch.clone()), search_path);
+        let expected = ["/named", "/clone/.libtorch/torch/lib", "/clone/.libtorch/cuda/lib", "/usr/lib"];
+        assert_eq!(found, expected.map(PathBuf::from));
+        assert_eq!(cuda_folders(None, Some(libtorch), None).len(), 2);
+        assert_eq!(cuda_folders(None, None, None), Vec::<PathBuf>::new());
     }
 
     #[test]
