@@ -1,6 +1,7 @@
 //! How this process reaches a cluster: the options, and the context that hears what the clients report.
 
 use super::Error;
+use crate::config::secrets::{MASK, is_secret};
 use rdkafka::ClientContext;
 use rdkafka::config::{ClientConfig, RDKafkaLogLevel};
 use rdkafka::consumer::ConsumerContext;
@@ -197,9 +198,30 @@ impl ConsumerContext for Context {}
 pub(crate) fn create<T>(made: Result<T, KafkaError>) -> Result<T, Error> {
     made.map_err(|error| match error {
         KafkaError::ClientConfig(_, reason, key, value) => {
-            let secret = key.contains("password") || key.contains("secret") || key.contains("jaas");
-            Error::Property { key, value: if secret { "…".into() } else { value }, reason }
+            if is_secret(&key) && !value.is_empty() {
+                // librdkafka quotes the value in its reason.
+                return Error::Property { key, reason: reason.replace(&value, MASK), value: MASK.into() };
+            }
+            Error::Property { key, value, reason }
         }
         other => Error::Options(format!("the Kafka client cannot be made: {other}")),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::bus::consumer::Consumer;
+
+    #[test]
+    fn a_refused_property_is_told_without_its_secret() {
+        let refused = |key: &str, value: &str| {
+            let properties = BTreeMap::from([(key.to_owned(), value.to_owned())]);
+            let options = Options { properties, ..Options::default() };
+            Consumer::new(&options, "articles").err().unwrap().to_string()
+        };
+        assert!(refused("fetch.min.bytes", "many").contains("\"many\""));
+        let told = refused("sasl.oauthbearer.client.secret.ms", "hunter2");
+        assert!(told.contains("sasl.oauthbearer.client.secret.ms") && !told.contains("hunter2"), "{told}");
+    }
 }
