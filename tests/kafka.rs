@@ -11,17 +11,13 @@ use litflow::bus::admin::Created;
 use litflow::bus::broker::{Local, LocalOptions};
 use litflow::bus::codec::Record as _;
 use litflow::bus::producer::{Delivery, Outgoing, Producer};
-use litflow::bus::reader::{From, Reader, Value};
+use litflow::bus::reader::{Reader, Value};
 use litflow::bus::{self, topics};
-use litflow::worker::{self, State, Stop, Worker};
+use litflow::worker::{self, State, Stop};
 use rdkafka::message::{Header, OwnedHeaders};
 use std::collections::BTreeMap;
 use std::net::TcpStream;
-use std::process::{Command, Stdio};
-use std::sync::Arc;
-use std::time::{Duration, Instant};
 use support::{Cluster, DEADLINE, article, wait_until};
-use tokio::runtime::Runtime;
 use tokio::sync::watch;
 
 #[test]
@@ -305,51 +301,4 @@ fn a_worker_whose_place_is_taken_ends_fenced() {
     assert_eq!(error.class(), ErrorClass::Fatal);
     assert!(!status.live());
     assert_eq!(cluster.read(topics::ANNOTATIONS).len(), 0);
-}
-
-/// Not a test of its own: what the next one starts as a process, to kill it.
-#[test]
-#[ignore = "started by another test"]
-fn worker_process() {
-    let Ok(servers) = std::env::var("LITFLOW_TEST_SERVERS") else { return };
-    let runtime = Runtime::new().unwrap();
-    let options = worker::Options { transaction_articles: 20, in_flight_articles: 40, ..Default::default() };
-    let kafka = support::options(&servers, "killed");
-    let tagger = Arc::new(support::dictionary());
-    let worker = Worker::build(&options, &kafka, &Default::default(), tagger, runtime.handle().clone()).unwrap();
-    let (_stop, stopped) = watch::channel(Stop::Never);
-    worker.run(stopped).unwrap();
-}
-
-#[test]
-fn a_killed_worker_loses_and_repeats_nothing() {
-    let Some(cluster) = Cluster::start() else { return };
-    const ARTICLES: usize = 6_000;
-    cluster.publish((0..ARTICLES).map(article));
-    let mut committed = Reader::new(&cluster.options("reader"), &[topics::ANNOTATIONS], From::Beginning).unwrap();
-    for _ in 0..2 {
-        let mut process = Command::new(std::env::current_exe().unwrap())
-            .args(["--exact", "worker_process", "--ignored"])
-            .env("LITFLOW_TEST_SERVERS", cluster.broker.bootstrap_servers())
-            .stdout(Stdio::null())
-            .spawn()
-            .unwrap();
-        for _ in 0..100 {
-            let deadline = Instant::now() + DEADLINE;
-            while committed.next(Duration::from_millis(100)).unwrap().is_none() {
-                assert!(Instant::now() < deadline, "the worker commits nothing");
-            }
-        }
-        process.kill().unwrap();
-        process.wait().unwrap();
-    }
-    // The same transactional id: what the dead worker left open is cleared.
-    let rest = cluster.work("killed");
-    assert!(rest.articles > 0, "the workers were killed too late to prove anything");
-    let annotations = cluster.foreign_keys(topics::ANNOTATIONS);
-    assert_eq!(annotations.len(), ARTICLES);
-    assert!(annotations.values().all(|&count| count == 1));
-    let genes = cluster.foreign_keys("entities.Gene");
-    assert_eq!(genes.len(), ARTICLES);
-    assert!(genes.values().all(|&count| count == 2));
 }

@@ -6,11 +6,14 @@
 mod support;
 
 use litflow::bus::producer::{Delivery, Producer};
+use litflow::bus::reader::{From, Reader, Value};
 use litflow::bus::topics;
+use std::collections::BTreeSet;
 use std::io::{Read as _, Write as _};
 use std::net::{TcpListener, TcpStream};
 use std::process::{Child, Command, Stdio};
-use support::{Cluster, article, wait_until};
+use std::time::{Duration, Instant};
+use support::{Cluster, DEADLINE, article, wait_until};
 
 /// The tiny model with random weights that the model's own tests load: its mentions mean nothing.
 const MODEL: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/bert/ner");
@@ -73,6 +76,48 @@ fn a_stopped_worker_drains_and_the_next_one_goes_on() {
     let annotations = cluster.foreign_keys(topics::ANNOTATIONS);
     assert_eq!(annotations.len(), ARTICLES);
     assert!(annotations.values().all(|&count| count == 1));
+}
+
+#[test]
+fn a_killed_worker_loses_and_repeats_nothing() {
+    let Some(cluster) = Cluster::start() else { return };
+    const ARTICLES: usize = 3_000;
+    cluster.publish((0..ARTICLES).map(article));
+    let servers = cluster.broker.bootstrap_servers();
+    let mut committed = Reader::new(&cluster.options("reader"), &[topics::ANNOTATIONS], From::Beginning).unwrap();
+    for _ in 0..2 {
+        let mut process = worker(servers, "killed").spawn().unwrap();
+        for _ in 0..100 {
+            let deadline = Instant::now() + DEADLINE;
+            while committed.next(Duration::from_millis(100)).unwrap().is_none() {
+                assert!(Instant::now() < deadline, "the worker commits nothing");
+            }
+        }
+        process.kill().unwrap();
+        process.wait().unwrap();
+    }
+    // The same transactional id: what the dead worker left open is cleared.
+    let rest = worker(servers, "killed").args(["--until-end", "--json"]).output().unwrap();
+    let summary: serde_json::Value = serde_json::from_slice(&rest.stdout).unwrap();
+    assert!(summary["articles"].as_u64().unwrap() > 0, "the workers were killed too late to prove anything");
+    let annotations = cluster.foreign_keys(topics::ANNOTATIONS);
+    assert_eq!(annotations.len(), ARTICLES);
+    assert!(annotations.values().all(|&count| count == 1));
+
+    // The entities are those of the annotations, each once.
+    let mut expected = BTreeSet::new();
+    for entry in cluster.read(topics::ANNOTATIONS) {
+        let Value::Annotations(annotations) = entry.value else { panic!("{entry:?}") };
+        expected.extend(annotations.mentions.into_iter().map(|mention| mention.id));
+    }
+    assert!(expected.len() > ARTICLES / 10, "{} mentions prove nothing", expected.len());
+    let topics = cluster.topics().into_iter().filter(|topic| topic.name.starts_with("entities."));
+    let entities: Vec<_> = topics.flat_map(|topic| cluster.read(&topic.name)).collect();
+    assert_eq!(entities.len(), expected.len());
+    for entry in entities {
+        let Value::Mention(mention) = entry.value else { panic!("{entry:?}") };
+        assert!(expected.remove(&mention.id), "{mention:?} stands twice, or in no annotations");
+    }
 }
 
 #[test]
