@@ -10,7 +10,7 @@ use std::io::Write;
 
 fn read_pubmed(criterion: &mut Criterion) {
     let mut xml = Vec::new();
-    citations::write_citations(&mut xml, 3_000).expect("memory can be written to");
+    citations::write_citations(&mut xml, 3_000, 3_000).expect("memory can be written to");
     let folder = tempfile::tempdir().expect("a folder for the inputs");
     let plain = folder.path().join("citations.xml");
     let compressed = folder.path().join("citations.xml.gz");

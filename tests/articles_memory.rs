@@ -19,7 +19,7 @@ fn peak_memory() -> u64 {
 fn thirty_thousand_citations_stay_far_below_200_megabytes() {
     let file = tempfile::Builder::new().suffix(".xml.gz").tempfile().unwrap();
     let mut encoder = GzEncoder::new(&file, Compression::fast());
-    citations::write_citations(&mut encoder, 30_000).unwrap();
+    citations::write_citations(&mut encoder, 30_000, 30_000).unwrap();
     encoder.finish().unwrap();
     let before = peak_memory();
     let articles = Articles::new(&[file.path().to_owned()], None, &Options::default());

@@ -65,7 +65,9 @@ pub(super) const DEFAULTS: [(&str, &str); 8] = [
     ("partitioner", "murmur2_random"),
     ("compression.type", "lz4"),
     ("linger.ms", "5"),
-    ("queue.buffering.max.kbytes", "65536"),
+    // Half of the client's own default: records take nearly twice their bytes there, and `litflow ingest`
+    // promises to stay below 200 MB. It must hold the largest record.
+    ("queue.buffering.max.kbytes", "32768"),
     ("queue.buffering.max.messages", "200000"),
     ("message.max.bytes", MESSAGE_MAX_BYTES.1),
     // Each transaction meets CONCURRENT_TRANSACTIONS once and then waits this long.
