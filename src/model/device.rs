@@ -178,8 +178,11 @@ fn open_cuda() -> Result<(), String> {
         let flags = libc::RTLD_NOW | libc::RTLD_GLOBAL;
         // SAFETY: opening runs the initialisers of libtorch's own libraries, which register themselves with
         // the libtorch that is loaded; `select` is documented to come before the first tensor.
-        let library = unsafe { libloading::os::unix::Library::open(Some(&file), flags) }
-            .map_err(|e| format!("{} cannot be opened: {e}", file.display()))?;
+        let library = unsafe { libloading::os::unix::Library::open(Some(&file), flags) }.map_err(|e| {
+            // The error itself only says that dlopen failed; its source names the library that is missing.
+            let reason = std::error::Error::source(&e).map_or_else(|| e.to_string(), ToString::to_string);
+            format!("{} cannot be opened: {reason}", file.display())
+        })?;
         std::mem::forget(library); // libtorch keeps pointers into it: it is never unloaded
     }
     Ok(())
