@@ -3,12 +3,14 @@
 //! The modules follow the way of the data: [`article`] reads what comes in, [`text`] splits it into
 //! sentences, [`model`] holds encoders and heads, [`tagger`] batches sentences and turns label
 //! sequences into mentions, [`bus`] speaks Kafka, [`worker`] joins them into the exactly-once loop.
+//! [`registry`] keeps and announces the models' versions.
 
 pub mod article;
 pub mod bus;
 pub mod config;
 pub mod error;
 pub mod model;
+pub mod registry;
 pub mod serve;
 pub mod tagger;
 pub mod telemetry;

@@ -2,7 +2,8 @@
 
 #![allow(clippy::unwrap_used)] // a failed unwrap is a failed test
 
-use litflow::model::{Directory, Model, Options, device, directory};
+use litflow::model::directory::Manifest;
+use litflow::model::{Directory, Model, Options, device};
 use std::path::{Path, PathBuf};
 use tch::{Kind, Tensor};
 
@@ -59,7 +60,7 @@ fn a_whole_directory_loads_and_names_itself() {
         let section = serde_json::json!({"name": "tiny", "version": "1.2.0", "head": "softmax", "max_length": 32});
         config.insert("litflow".into(), section);
     });
-    let digest = directory::write_manifest(folder.path(), None, None).unwrap();
+    let digest = Manifest::default().write(folder.path()).unwrap();
     let model = load(folder.path()).unwrap();
     let reference = model.model_ref();
     assert_eq!((&*reference.name, &*reference.version, &reference.digest), ("tiny", "1.2.0", &digest));
@@ -154,7 +155,7 @@ fn every_file_must_match_the_manifest() {
     let with_manifest = || {
         let folder = copy("ner");
         std::fs::write(folder.path().join("README.md"), "A model.\n").unwrap();
-        directory::write_manifest(folder.path(), Some("sha256:00".into()), None).unwrap();
+        Manifest { parent: Some("sha256:00".into()), ..Manifest::default() }.write(folder.path()).unwrap();
         load(folder.path()).unwrap();
         folder
     };

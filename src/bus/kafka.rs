@@ -93,7 +93,8 @@ pub fn refused_property(name: &str) -> Option<&'static str> {
     })
 }
 
-fn host_name() -> String {
+/// This machine's name.
+pub fn host_name() -> String {
     let name = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
     if name.trim().is_empty() { "localhost".into() } else { name.trim().to_owned() }
 }

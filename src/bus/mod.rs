@@ -2,7 +2,8 @@
 //!
 //! [`codec`] turns values into bytes and back by the schemas in `schemas/`; [`records`] holds their Rust
 //! types. [`topics`] reads the topics from `topics/`, [`admin`] applies them to a cluster. [`consumer`] and
-//! [`producer`] are the worker's two ends; [`publisher`] and [`reader`] those of everybody else. [`broker`]
+//! [`producer`] are the worker's two ends; [`publisher`] and [`reader`] those of everybody else, [`exclusive`]
+//! that of who changes what he has read. [`broker`]
 //! starts a broker of one's own. [`kafka`] holds the connection's options.
 
 pub mod admin;
@@ -11,6 +12,7 @@ pub mod codec;
 pub mod consumer;
 mod delivery;
 mod error;
+pub mod exclusive;
 pub mod kafka;
 pub mod producer;
 pub mod publisher;

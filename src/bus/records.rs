@@ -169,8 +169,9 @@ pub struct GoldSpan {
     pub identifiers: Vec<String>,
 }
 
-/// `schemas/ModelVersion.avsc`: a model version was published or moved to another stage.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+/// `schemas/ModelVersion.avsc`: a model version was published or an alias moved to it. The newest record of a
+/// name carries the whole state of the name's aliases.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct ModelVersion {
     /// The model's name, the record's key.
     pub name: String,
@@ -178,34 +179,68 @@ pub struct ModelVersion {
     pub version: String,
     /// `sha256:` and the digest of its manifest.
     pub digest: String,
-    /// What the version is for.
-    pub stage: Stage,
     /// URI of the directory that holds the files.
     pub location: String,
-    /// Every file with its digest.
+    /// Every file with its digest, the manifest among them.
     pub files: Vec<ModelFile>,
     /// The label set's entity types, in the order of the model's labels.
     pub entity_types: Vec<String>,
     /// Evaluation figures as fractions, by name.
     pub metrics: BTreeMap<String, f64>,
-    /// The version that it was fine-tuned from.
+    /// The digest of the model that it was fine-tuned from.
     pub parent: Option<String>,
     /// The pretrained encoder below it.
     pub encoder: Option<String>,
     /// When it was published, milliseconds since the epoch, UTC.
     pub created_at: Option<i64>,
+    /// All aliases of the model; see [`crate::registry::aliases`].
+    pub aliases: BTreeMap<String, AliasTarget>,
+    /// The changes of the aliases, oldest first.
+    pub history: Vec<AliasChange>,
 }
 
-/// What a model version is for.
+/// The version that an alias stands for.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AliasTarget {
+    /// The version.
+    pub version: String,
+    /// `sha256:` and the digest of its manifest.
+    pub digest: String,
+    /// URI of the directory that holds its files.
+    pub location: String,
+}
+
+/// An alias was moved.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AliasChange {
+    /// When, milliseconds since the epoch, UTC.
+    pub at: i64,
+    /// The alias.
+    pub alias: String,
+    /// What was done.
+    pub action: AliasAction,
+    /// The version that it was given to or taken from.
+    pub version: String,
+    /// That version's digest.
+    pub digest: String,
+    /// The version that had it before.
+    pub previous: Option<String>,
+    /// Who did it: a person, a program.
+    pub by: String,
+    /// Why, for a person.
+    pub reason: String,
+}
+
+/// What was done to an alias.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "UPPERCASE")]
-pub enum Stage {
-    /// Published, not to be served yet.
-    Candidate,
-    /// Workers load it.
-    Serving,
-    /// No longer to be used.
-    Retired,
+#[serde(rename_all = "SCREAMING_SNAKE_CASE")]
+pub enum AliasAction {
+    /// Given to the version.
+    Assigned,
+    /// Given back to the version before.
+    RolledBack,
+    /// Taken from the version.
+    Removed,
 }
 
 /// One file of a model directory.

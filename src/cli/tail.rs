@@ -188,7 +188,9 @@ fn article_line(painter: &Painter, article: &ArticleEvent) -> String {
 
 fn model_line(model: &ModelVersion) -> String {
     let metrics: Vec<String> = model.metrics.iter().map(|(name, value)| format!("{name} {value:.3}")).collect();
-    format!("{}  {:?}  {}  {}", sanitized(&model.version), model.stage, metrics.join(" · "), sanitized(&model.location))
+    let aliases: Vec<String> = model.aliases.iter().map(|(name, of)| format!("{name}={}", of.version)).collect();
+    let fields = [&model.version, &aliases.join(" "), &metrics.join(" · "), &model.location];
+    fields.map(|field| sanitized(field)).join("  ")
 }
 
 /// `Gene 12 · Disease 3`, the most frequent first.

@@ -6,8 +6,8 @@ use config::{ConfigError, Map, Value, ValueKind};
 use serde_json::Value as Json;
 use std::fmt::Write as _;
 
-/// Tables whose keys are not ours to know: librdkafka's own properties.
-pub(super) const FREE_FORM: &[&str] = &["kafka.properties", "kafka.consumer", "kafka.producer"];
+/// Tables whose keys are not ours to know: librdkafka's own properties, an object store's settings.
+pub(super) const FREE_FORM: &[&str] = &["kafka.properties", "kafka.consumer", "kafka.producer", "registry.options"];
 
 /// One thing that is wrong, and what to do about it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -161,7 +161,7 @@ impl Walk<'_> {
                 }
             }
             ValueKind::Array(_) | ValueKind::Nil => {
-                let message = "librdkafka's properties are single values";
+                let message = "what stands here is a single value";
                 let way_out = "write a list as one string, separated by commas";
                 self.problems.push(Problem::new(&full, &origin.unwrap_or_default(), message, way_out));
             }

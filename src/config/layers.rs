@@ -99,12 +99,13 @@ impl Layer {
     }
 }
 
-/// `section.key` as steps; below a free-form table the rest is one step, with `_` for the dots that
-/// variables cannot have (`kafka.properties.security_protocol` is librdkafka's `security.protocol`).
+/// `section.key` as steps; below a free-form table the rest is one step, for librdkafka with `_` for the dots
+/// that variables cannot have (`kafka.properties.security_protocol` is its `security.protocol`).
 fn steps(key: &str) -> Vec<String> {
     for table in FREE_FORM {
         if let Some(property) = key.strip_prefix(table).and_then(|rest| rest.strip_prefix('.')) {
-            return table.split('.').map(str::to_owned).chain([property.replace('_', ".")]).collect();
+            let property = if table.starts_with("kafka.") { property.replace('_', ".") } else { property.to_owned() };
+            return table.split('.').map(str::to_owned).chain([property]).collect();
         }
     }
     key.split('.').map(str::to_owned).collect()

@@ -16,7 +16,7 @@ pub use layers::Flag;
 pub use show::Shown;
 
 use crate::model::device::{DeviceChoice, Precision};
-use crate::{article, bus, model, serve, tagger, telemetry, worker};
+use crate::{article, bus, model, registry, serve, tagger, telemetry, worker};
 use config::Source as _;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -36,6 +36,8 @@ pub struct Config {
     pub kafka: bus::Options,
     /// Which model tags, and on what.
     pub model: Model,
+    /// Where model versions are kept.
+    pub registry: registry::Options,
     /// How the model is kept busy.
     pub tagger: tagger::Options,
     /// Transactions and what is worked on at a time.

@@ -137,6 +137,18 @@ fn properties_pass_through_in_every_spelling() {
 }
 
 #[test]
+fn an_object_stores_settings_keep_their_names() {
+    let file = "[registry]\nstore = 's3://bucket/models'\n[registry.options]\naws_region = 'eu-west-1'\n";
+    let variables = [("LITFLOW_REGISTRY__OPTIONS__AWS_SECRET_ACCESS_KEY", "hunter2")];
+    let loaded = load(file, &variables, &[]).unwrap();
+    let options = &loaded.config.registry.options;
+    assert_eq!((options["aws_region"].as_str(), options["aws_secret_access_key"].as_str()), ("eu-west-1", "hunter2"));
+    assert!(!Shown(&loaded).toml().contains("hunter2"));
+    let problems = problems("[registry]\nstore = ''\n", &[], &[]);
+    assert!(problems.len() == 1 && problems[0].key == "registry.store", "{problems:?}");
+}
+
+#[test]
 fn properties_that_break_a_promise_are_refused() {
     let file = "[kafka]\ngroup_id = ''\n[kafka.consumer]\n'isolation.level' = 'read_uncommitted'\n'group.id' = 'x'\n\
                 [kafka.properties]\n'sasl.username' = 'me'\n";

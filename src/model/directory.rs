@@ -38,7 +38,7 @@ const USED_FILES: [(&str, u64); 7] = [
 ];
 
 /// `manifest.json`: what makes a directory one version of one model.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Manifest {
     /// Every file of the model but the manifest itself.
@@ -49,6 +49,50 @@ pub struct Manifest {
     /// Digest of the training data.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub data: Option<String>,
+    /// Where the snapshot of the topic `labels` ended that the training data was: partition to the offset
+    /// after its last record. Empty for data from files.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub offsets: BTreeMap<i32, i64>,
+    /// Name and version of the program that made the model, `litflow-train 0.1.0`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub code: Option<String>,
+}
+
+impl Manifest {
+    /// Parses `manifest.json`; `file` is where it lies, for the message.
+    pub fn parse(json: &[u8], file: &Path) -> Result<Self, Error> {
+        let manifest: Self =
+            serde_json::from_slice(json).map_err(|e| Error::file(file, format!("not a model manifest: {e}")))?;
+        for name in manifest.files.keys() {
+            if name.contains(['/', '\\', '\0']) || name == ".." || name == "." || name.is_empty() {
+                return Err(Error::file(file, format!("`{name}` is not the plain name of a file")));
+            }
+        }
+        Ok(manifest)
+    }
+
+    /// The bytes of `manifest.json`.
+    pub fn to_json(&self) -> Vec<u8> {
+        let mut json = serde_json::to_vec_pretty(self).expect("strings and numbers can be written as JSON");
+        json.push(b'\n');
+        json
+    }
+
+    /// Writes `manifest.json` over all files that lie in the directory now, whatever `files` held; it is the
+    /// last file to be written. Returns the model's digest, as [`Directory::digest`] will give it.
+    pub fn write(self, directory: &Path) -> Result<String, Error> {
+        let json = Self { files: digests(directory)?, ..self }.to_json();
+        let manifest_file = directory.join(MANIFEST);
+        // Whole or not at all: a reader never sees half a manifest.
+        let mut temporary = tempfile::Builder::new();
+        #[cfg(unix)] // like any other file of the model, where temporary ones are their owner's alone
+        temporary.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o644));
+        let temporary = temporary.tempfile_in(directory).map_err(|e| Error::io(directory, e))?;
+        std::fs::write(temporary.path(), &json).map_err(|e| Error::io(temporary.path(), e))?;
+        temporary.as_file().sync_all().map_err(|e| Error::io(temporary.path(), e))?;
+        temporary.persist(&manifest_file).map_err(|e| Error::io(&manifest_file, e.error))?;
+        Ok(digest_of(&json))
+    }
 }
 
 /// What a file must be.
@@ -59,6 +103,43 @@ pub struct FileDigest {
     pub sha256: String,
     /// Its size.
     pub bytes: u64,
+}
+
+impl FileDigest {
+    /// Of `contents`.
+    pub fn of(contents: &[u8]) -> Self {
+        Self { sha256: hex::encode(Sha256::digest(contents)), bytes: contents.len() as u64 }
+    }
+
+    /// Of the file, without reading it into memory.
+    pub fn of_file(file: &Path) -> Result<Self, Error> {
+        let mut opened = File::open(file).map_err(|e| Error::io(file, e))?;
+        let mut hasher = Sha256::new();
+        let mut buffer = vec![0u8; 1 << 16];
+        let mut bytes = 0;
+        loop {
+            let count = opened.read(&mut buffer).map_err(|e| Error::io(file, e))?;
+            if count == 0 {
+                return Ok(Self { sha256: hex::encode(hasher.finalize()), bytes });
+            }
+            hasher.update(&buffer[..count]);
+            bytes += count as u64;
+        }
+    }
+
+    /// How `found` differs from this.
+    pub fn check(&self, found: &Self) -> Result<(), String> {
+        if found.bytes != self.bytes {
+            return Err(format!(
+                "{} bytes, the manifest says {}: copy the model again, whole",
+                found.bytes, self.bytes
+            ));
+        }
+        if found.sha256 != self.sha256 {
+            return Err(format!("its SHA-256 is {}, the manifest says {}", found.sha256, self.sha256));
+        }
+        Ok(())
+    }
 }
 
 /// A model directory in memory.
@@ -89,9 +170,9 @@ impl Directory {
         directory.digest = match directory.file(MANIFEST) {
             Some(manifest) => {
                 directory.verify(manifest)?;
-                format!("sha256:{}", sha256(manifest))
+                digest_of(manifest)
             }
-            None => format!("sha256:{}", sha256(directory.weights_file()?.1)),
+            None => digest_of(directory.weights_file()?.1),
         };
         Ok(directory)
     }
@@ -159,26 +240,14 @@ impl Directory {
     /// Every file that the manifest names must match it, and every file that is used must be named.
     fn verify(&self, manifest: &[u8]) -> Result<(), Error> {
         let manifest_file = self.path.join(MANIFEST);
-        let manifest: Manifest = serde_json::from_slice(manifest)
-            .map_err(|e| Error::file(&manifest_file, format!("not a model manifest: {e}")))?;
+        let manifest = Manifest::parse(manifest, &manifest_file)?;
         for (name, expected) in &manifest.files {
-            if name.contains(['/', '\\', '\0']) || name == ".." || name == "." || name.is_empty() {
-                return Err(Error::file(&manifest_file, format!("`{name}` is not the plain name of a file")));
-            }
             let file = self.path.join(name);
-            let (bytes, digest) = match self.file(name) {
-                Some(contents) => (contents.len() as u64, sha256(contents)),
-                None => sha256_of_file(&file)?,
+            let found = match self.file(name) {
+                Some(contents) => FileDigest::of(contents),
+                None => FileDigest::of_file(&file)?,
             };
-            if bytes != expected.bytes {
-                let reason =
-                    format!("{bytes} bytes, the manifest says {}: copy the model again, whole", expected.bytes);
-                return Err(Error::file(&file, reason));
-            }
-            if digest != expected.sha256 {
-                let reason = format!("its SHA-256 is {digest}, the manifest says {}", expected.sha256);
-                return Err(Error::file(&file, reason));
-            }
+            expected.check(&found).map_err(|reason| Error::file(&file, reason))?;
         }
         match self.files.keys().find(|name| **name != MANIFEST && !manifest.files.contains_key(**name)) {
             Some(name) => Err(Error::file(&self.path.join(name), "is not named in manifest.json")),
@@ -187,9 +256,8 @@ impl Directory {
     }
 }
 
-/// Writes `manifest.json` over all files that lie in the directory now; it is the last file to be written.
-/// Returns the model's digest, as [`Directory::digest`] will give it.
-pub fn write_manifest(directory: &Path, parent: Option<String>, data: Option<String>) -> Result<String, Error> {
+/// Digests of all files that lie in the directory, but for the manifest.
+pub fn digests(directory: &Path) -> Result<BTreeMap<String, FileDigest>, Error> {
     let mut files = BTreeMap::new();
     for entry in std::fs::read_dir(directory).map_err(|e| Error::io(directory, e))? {
         let entry = entry.map_err(|e| Error::io(directory, e))?;
@@ -198,25 +266,16 @@ pub fn write_manifest(directory: &Path, parent: Option<String>, data: Option<Str
             .file_name()
             .into_string()
             .map_err(|name| Error::file(&file, format!("{name:?} is not a name in UTF-8")))?;
-        if name == MANIFEST || !file.is_file() {
-            continue;
+        if name != MANIFEST && file.is_file() {
+            files.insert(name, FileDigest::of_file(&file)?);
         }
-        let (bytes, sha256) = sha256_of_file(&file)?;
-        files.insert(name, FileDigest { sha256, bytes });
     }
-    let manifest_file = directory.join(MANIFEST);
-    let mut json = serde_json::to_vec_pretty(&Manifest { files, parent, data })
-        .map_err(|e| Error::file(&manifest_file, e.to_string()))?;
-    json.push(b'\n');
-    // Whole or not at all: a reader never sees half a manifest.
-    let mut temporary = tempfile::Builder::new();
-    #[cfg(unix)] // like any other file of the model, where temporary ones are their owner's alone
-    temporary.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o644));
-    let temporary = temporary.tempfile_in(directory).map_err(|e| Error::io(directory, e))?;
-    std::fs::write(temporary.path(), &json).map_err(|e| Error::io(temporary.path(), e))?;
-    temporary.as_file().sync_all().map_err(|e| Error::io(temporary.path(), e))?;
-    temporary.persist(&manifest_file).map_err(|e| Error::io(&manifest_file, e.error))?;
-    Ok(format!("sha256:{}", sha256(&json)))
+    Ok(files)
+}
+
+/// `sha256:` and the hexadecimal digest: a model's digest, where `bytes` are those of its manifest.
+pub fn digest_of(bytes: &[u8]) -> String {
+    format!("sha256:{}", hex::encode(Sha256::digest(bytes)))
 }
 
 /// The file's bytes, `None` where there is no such file.
@@ -236,24 +295,4 @@ fn read_file(file: &Path, limit: u64) -> Result<Option<Vec<u8>>, Error> {
     let mut bytes = Vec::with_capacity(metadata.len() as usize);
     opened.take(limit).read_to_end(&mut bytes).map_err(|e| Error::io(file, e))?;
     Ok(Some(bytes))
-}
-
-fn sha256(bytes: &[u8]) -> String {
-    hex::encode(Sha256::digest(bytes))
-}
-
-/// Size and digest, without reading the file into memory.
-fn sha256_of_file(file: &Path) -> Result<(u64, String), Error> {
-    let mut opened = File::open(file).map_err(|e| Error::io(file, e))?;
-    let mut hasher = Sha256::new();
-    let mut buffer = vec![0u8; 1 << 16];
-    let mut total = 0;
-    loop {
-        let count = opened.read(&mut buffer).map_err(|e| Error::io(file, e))?;
-        if count == 0 {
-            return Ok((total, hex::encode(hasher.finalize())));
-        }
-        hasher.update(&buffer[..count]);
-        total += count as u64;
-    }
 }

@@ -5,7 +5,7 @@ use crate::dataset::Dataset;
 use crate::error::Error;
 use crate::report::METRICS;
 use litflow::model::Config;
-use litflow::model::directory::{CONFIG, SAFETENSORS, TOKENIZER, write_manifest};
+use litflow::model::directory::{CONFIG, Manifest, SAFETENSORS, TOKENIZER};
 use litflow::model::weights::write_safetensors;
 use serde_json::json;
 use std::collections::BTreeMap;
@@ -57,7 +57,13 @@ pub fn publish(publication: &Publication) -> Result<(), Error> {
     write(RECIPE, recipe.as_bytes())?;
     write(METRICS, &pretty(&metrics(publication)))?;
     write(CARD, card(publication).as_bytes())?;
-    write_manifest(out, Some(publication.parent.to_owned()), Some(publication.train.digest()))?;
+    let manifest = Manifest {
+        parent: Some(publication.parent.to_owned()),
+        data: Some(publication.train.digest()),
+        code: Some(concat!("litflow-train ", env!("CARGO_PKG_VERSION")).to_owned()),
+        ..Manifest::default()
+    };
+    manifest.write(out)?;
     Ok(())
 }
 

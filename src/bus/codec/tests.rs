@@ -202,22 +202,43 @@ fn labeled_document() -> impl Strategy<Value = LabeledDocument> {
 }
 
 fn model_version() -> impl Strategy<Value = ModelVersion> {
-    let stage = prop_oneof![Just(Stage::Candidate), Just(Stage::Serving), Just(Stage::Retired)];
     let file = (text(), text(), any::<i64>()).prop_map(|(path, sha256, bytes)| ModelFile { path, sha256, bytes });
+    let target = (text(), text(), text());
+    let target = target.prop_map(|(version, digest, location)| AliasTarget { version, digest, location });
     let rest = (btree_map(text(), -1e9..1e9, 0..4), maybe(), maybe(), option::of(any::<i64>()));
-    (model_ref(), stage, text(), vec(file, 0..3), vec(text(), 0..3), rest).prop_map(
-        |(model, stage, location, files, entity_types, (metrics, parent, encoder, created_at))| ModelVersion {
-            name: model.name,
-            version: model.version,
-            digest: model.digest,
-            stage,
-            location,
-            files,
-            entity_types,
-            metrics,
-            parent,
-            encoder,
-            created_at,
+    let state = (btree_map(text(), target, 0..3), vec(alias_change(), 0..3));
+    (model_ref(), text(), vec(file, 0..3), vec(text(), 0..3), rest, state).prop_map(
+        |(model, location, files, entity_types, (metrics, parent, encoder, created_at), (aliases, history))| {
+            ModelVersion {
+                name: model.name,
+                version: model.version,
+                digest: model.digest,
+                location,
+                files,
+                entity_types,
+                metrics,
+                parent,
+                encoder,
+                created_at,
+                aliases,
+                history,
+            }
+        },
+    )
+}
+
+fn alias_change() -> impl Strategy<Value = AliasChange> {
+    let action = prop_oneof![Just(AliasAction::Assigned), Just(AliasAction::RolledBack), Just(AliasAction::Removed)];
+    (any::<i64>(), text(), action, (text(), text(), maybe()), text(), text()).prop_map(
+        |(at, alias, action, (version, digest, previous), by, reason)| AliasChange {
+            at,
+            alias,
+            action,
+            version,
+            digest,
+            previous,
+            by,
+            reason,
         },
     )
 }
@@ -344,7 +365,6 @@ fn model() -> ModelVersion {
         name: "biored-minilm".into(),
         version: "1.0.0".into(),
         digest: "sha256:00".into(),
-        stage: Stage::Serving,
         location: "file:///models".into(),
         files: Vec::new(),
         entity_types: vec!["Gene".into()],
@@ -352,6 +372,7 @@ fn model() -> ModelVersion {
         parent: None,
         encoder: None,
         created_at: Some(1),
+        ..ModelVersion::default()
     }
 }
 
@@ -384,7 +405,7 @@ fn text_and_nothing_are_not_avro() {
 fn values_of_a_released_older_schema_resolve_to_the_current_one() {
     let mut json: serde_json::Value = serde_json::from_str(include_str!("../../../schemas/ModelVersion.avsc")).unwrap();
     let fields = json["fields"].as_array_mut().unwrap();
-    fields.retain(|field| field["name"] != "encoder" && field["name"] != "metrics");
+    fields.retain(|field| !["encoder", "metrics", "aliases", "history"].contains(&field["name"].as_str().unwrap()));
     let older: &'static [Schema] = Box::leak(vec![Schema::parse(&json).unwrap()].into_boxed_slice());
 
     let mut bytes = header(&older[0]).to_vec();
@@ -392,7 +413,6 @@ fn values_of_a_released_older_schema_resolve_to_the_current_one() {
         ("name".to_owned(), Value::String("biored-minilm".into())),
         ("version".to_owned(), Value::String("1.0.0".into())),
         ("digest".to_owned(), Value::String("sha256:00".into())),
-        ("stage".to_owned(), Value::Enum(1, "SERVING".into())),
         ("location".to_owned(), Value::String("file:///models".into())),
         ("files".to_owned(), Value::Array(Vec::new())),
         ("entity_types".to_owned(), Value::Array(vec![Value::String("Gene".into())])),
