@@ -38,12 +38,14 @@ fn stderr_of_failure(command: &mut Command, code: i32) -> String {
 fn every_command_has_help_with_an_example() {
     let top = stdout(litflow().arg("--help"));
     assert!(top.contains("Exit codes:"), "{top}");
-    for command in ["demo", "ingest", "worker", "tag", "tail", "topics", "config"] {
+    for command in ["demo", "ingest", "worker", "tag", "tail", "models", "topics", "config"] {
         assert!(top.contains(&format!("  {command} ")), "{command} is not in the list: {top}");
         let help = stdout(litflow().args([command, "--help"]));
         assert!(help.contains(&format!("  litflow {command}")), "no example: {help}");
     }
-    for (command, subcommands) in [("topics", &["create", "check", "list"][..]), ("config", &["show", "default"])] {
+    let models = &["list", "show", "history", "verify", "import", "promote", "rollback", "gc"][..];
+    let subcommands = [("models", models), ("topics", &["create", "check", "list"]), ("config", &["show", "default"])];
+    for (command, subcommands) in subcommands {
         for subcommand in subcommands {
             let help = stdout(litflow().args([command, subcommand, "--help"]));
             assert!(help.contains(&format!("\n  litflow {command} {subcommand}")), "no example: {help}");
@@ -160,6 +162,41 @@ fn a_model_that_is_missing_or_broken_is_5() {
     std::fs::copy(assert_cmd::cargo::cargo_bin("litflow"), &program).unwrap();
     let told = stderr_of_failure(Command::new(program).current_dir(elsewhere.path()).args(["tag", "-"]), 5);
     assert!(told.contains("--model DIR") && told.lines().count() == 1, "{told}");
+}
+
+/// Neither a store nor Kafka is needed.
+#[test]
+fn a_model_directory_is_verified_on_its_own() {
+    let verify = |folder: &std::path::Path| {
+        let mut command = litflow();
+        command.args(["models", "verify", "--precision", "fp32", "--json"]).arg(folder);
+        command
+    };
+    let folder = tempfile::tempdir().unwrap();
+    for file in std::fs::read_dir(MODEL).unwrap() {
+        let file = file.unwrap();
+        std::fs::copy(file.path(), folder.path().join(file.file_name())).unwrap();
+    }
+    let verified = |folder| serde_json::from_str::<serde_json::Value>(&stdout(&mut verify(folder))).unwrap();
+    assert_eq!((&verified(folder.path())["ok"], &verified(folder.path())["golden"]), (&true.into(), &().into()));
+
+    let golden = folder.path().join("golden.jsonl");
+    std::fs::write(&golden, "{\"text\": \"BRCA1.\", \"mentions\": []}\n").unwrap();
+    let answer = stdout(&mut tag(&["-", "--from", "text"], "BRCA1.\n"));
+    let answer: serde_json::Value = serde_json::from_str(&answer).unwrap();
+    let found = answer["mentions"].as_array().unwrap();
+    assert!(!found.is_empty(), "random weights that find nothing in the sentence prove nothing");
+    let told = stderr_of_failure(&mut verify(folder.path()), 5);
+    assert!(told.contains("golden mentions are missing") && told.contains("1:"), "{told}");
+    let mentions: Vec<_> = found
+        .iter()
+        .map(|m| serde_json::json!({"type": m["type"], "begin": m["begin"], "end": m["end"], "score": m["score"]}))
+        .collect();
+    std::fs::write(&golden, serde_json::json!({"text": "BRCA1.", "mentions": mentions}).to_string()).unwrap();
+    let report = verified(folder.path())["golden"].clone();
+    assert_eq!((&report["sentences"], &report["mentions"]), (&1.into(), &found.len().into()), "{report}");
+
+    stderr_of_failure(&mut verify(std::path::Path::new("/nowhere/model")), 5);
 }
 
 /// `litflow tag … | head -1` ends quietly.

@@ -3,7 +3,7 @@
 use super::{demo, input, model};
 use litflow::bus::publisher::PublishError;
 use litflow::tagger::StartError;
-use litflow::{ErrorClass, bus, config, worker};
+use litflow::{ErrorClass, bus, config, registry, worker};
 use std::io::ErrorKind;
 use std::process::ExitCode;
 
@@ -69,6 +69,16 @@ fn code(error: &anyhow::Error) -> u8 {
                 _ => FAILED,
             };
         }
+        match cause.downcast_ref() {
+            Some(registry::Error::Options(_) | registry::Error::Name { .. }) => return CONFIGURATION,
+            Some(
+                registry::Error::Model(_)
+                | registry::Error::Damaged { .. }
+                | registry::Error::Taken { .. }
+                | registry::Error::Claimed { .. },
+            ) => return MODEL_REFUSED,
+            _ => {}
+        }
         if let Some(StartError::MaxLength { .. }) = cause.downcast_ref() {
             return CONFIGURATION;
         }
@@ -87,6 +97,9 @@ fn bus_error<'e>(cause: &'e (dyn std::error::Error + 'static)) -> Option<&'e bus
         return Some(error);
     }
     if let Some(worker::Error::Bus(error)) = cause.downcast_ref() {
+        return Some(error);
+    }
+    if let Some(registry::Error::Bus(error)) = cause.downcast_ref() {
         return Some(error);
     }
     cause.downcast_ref()

@@ -7,6 +7,7 @@ mod flags;
 mod ingest;
 mod input;
 mod model;
+mod models;
 mod output;
 mod paint;
 mod progress;
@@ -67,6 +68,7 @@ enum Command {
     Worker(worker::Args),
     Tag(tag::Args),
     Tail(tail::Args),
+    Models(models::Args),
     Topics(topics::Args),
     Config(config::Args),
 }
@@ -102,6 +104,7 @@ fn run(cli: &Cli) -> anyhow::Result<Exit> {
         Command::Worker(args) => runtime.block_on(args.run(config)),
         Command::Tag(args) => runtime.block_on(args.run(config)),
         Command::Tail(args) => args.run(config),
+        Command::Models(args) => args.run(config),
         Command::Topics(args) => runtime.block_on(args.run(config)),
         Command::Config(args) => args.run(&loaded),
     };
@@ -118,6 +121,7 @@ impl Command {
             Self::Worker(args) => args.flags(),
             Self::Tag(args) => args.flags(),
             Self::Tail(args) => args.flags(),
+            Self::Models(args) => args.flags(),
             Self::Topics(args) => args.flags(),
             Self::Config(_) => Vec::new(),
         }

@@ -2,6 +2,8 @@
 
 #![allow(dead_code)] // each test binary uses its part
 
+pub mod versions;
+
 use litflow::article::{ArticleEvent, ArticleIds, Op, Passage, Section};
 use litflow::bus::admin::Admin;
 use litflow::bus::broker::{Local, LocalOptions};
