@@ -5,8 +5,9 @@
 //! an earlier holder committed was readable when the id was taken; whatever he had open is aborted; and where
 //! somebody else takes the id before the commit, the commit fails with [`Error::Fenced`] and nothing was written.
 
+use super::delivery::{DeliveryContext, enqueue};
 use super::kafka;
-use super::producer::{DEFAULTS, DeliveryContext, Outgoing, enqueue};
+use super::producer::{DEFAULTS, Outgoing};
 use super::{Error, Options};
 use crate::ErrorClass;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
@@ -44,7 +45,7 @@ impl Exclusive {
         const SENDING: &str = "sending a record";
         self.client.begin_transaction().map_err(|e| self.error("opening a transaction", &e))?;
         for record in records {
-            enqueue(&self.client, record).map_err(|code| match code {
+            enqueue(&self.client, record, None).map_err(|code| match code {
                 RDKafkaErrorCode::MessageSizeTooLarge => Error::Unwritable {
                     topic: record.topic.clone(),
                     reason: format!("{} bytes are more than message.max.bytes", record.bytes()),
