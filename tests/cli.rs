@@ -124,6 +124,14 @@ fn tag_keeps_pubtator_lines_and_ignores_their_annotations() {
 }
 
 #[test]
+fn a_broken_gold_annotation_changes_nothing() {
+    let broken = PUBTATOR.replace("\t0\t5\t", "\t0\tfive\t");
+    assert_ne!(broken, PUBTATOR);
+    let tagged = |input| stdout(&mut tag(&["-", "--to", "pubtator"], input));
+    assert_eq!(tagged(&broken), tagged(PUBTATOR));
+}
+
+#[test]
 fn tag_leaves_broken_records_out_and_says_so() {
     let input = "{\"id\": \"1\", \"text\": \"One.\"}\n{\"id\": 2,\n{\"id\": \"3\", \"text\": \"Three.\"}\n";
     let assert = tag(&["-", "--from", "jsonl"], input).assert().code(3);

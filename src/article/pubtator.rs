@@ -87,6 +87,7 @@ pub struct Reader<R> {
     lines: Lines<R>,
     file: String,
     max_record_bytes: usize,
+    reads_annotations: bool,
     /// A title line that ended the document before it.
     pending: Option<String>,
     /// The line on which the document last read begins.
@@ -101,10 +102,17 @@ impl<R: BufRead> Reader<R> {
             lines: Lines::new(reader, options.max_record_bytes),
             file: file.into(),
             max_record_bytes: options.max_record_bytes,
+            reads_annotations: true,
             pending: None,
             first_line: 0,
             ended: false,
         }
+    }
+
+    /// Passes annotations and relations over, so that a broken one does not cost the document: for those who
+    /// want nothing but the text.
+    pub(crate) fn without_annotations(self) -> Self {
+        Self { reads_annotations: false, ..self }
     }
 
     /// The line on which the document last read begins.
@@ -180,6 +188,8 @@ impl<R: BufRead> Reader<R> {
                             document.abstract_text = text.to_owned();
                             Ok(())
                         }
+                    } else if !self.reads_annotations && is_meant_as_annotation(line, &document.id) {
+                        Ok(())
                     } else {
                         parse_annotation(line, &document.id)
                             .map(|annotation| document.annotations.extend(annotation))
@@ -246,6 +256,12 @@ fn field_line<'a>(line: &'a str, mark: &str) -> Option<(&'a str, &'a str)> {
     let (id, text) = line.split_once(mark)?;
     let is_id = !id.is_empty() && !id.contains(['|', '\t']);
     is_id.then_some((id, text))
+}
+
+/// Whether a line, however broken, is an annotation or a relation. Any other is text that was torn off its
+/// title or abstract, or another document's.
+fn is_meant_as_annotation(line: &str, document_id: &str) -> bool {
+    line.contains('\t') || line.split_whitespace().next() == Some(document_id)
 }
 
 /// An annotation, or `None` for a relation.
@@ -327,6 +343,25 @@ mod tests {
         );
         let good: Vec<_> = results.into_iter().filter_map(Result::ok).map(|document| document.id).collect();
         assert_eq!(good, ["4"]);
+    }
+
+    #[test]
+    fn who_wants_only_the_text_is_not_hurt_by_a_broken_annotation() {
+        for broken in
+            ["1\t0\tx\tOne\tGene", "1\t0", "1 0 3 One Gene", "2\t0\t3\tOne\tGene", "\t\t\t", "1\t-4\t3\tOne", "1"]
+        {
+            let input = format!("1|t|One\n1|a|Abstract\n1\t0\t3\tOne\tGene\n{broken}\n\n2|t|Two\n2|a|B\n");
+            let without = Reader::new(input.as_bytes(), "test", &Options::default()).without_annotations();
+            let texts: Vec<_> = without.map(|document| document.unwrap()).collect();
+            assert_eq!((texts.len(), texts[0].text().as_str()), (2, "One Abstract"), "{broken:?}");
+            assert_eq!(texts[0].annotations, []);
+        }
+        // What is no annotation may be a part of the text: nothing is left out unsaid.
+        for torn in ["1|t|One\n1|a|An abstract\nin two lines.\n", "1|t|One\n2|a|Of another\n", "1|t|O\n1|a|A\n1|a|B\n"]
+        {
+            let mut without = Reader::new(torn.as_bytes(), "test", &Options::default()).without_annotations();
+            assert!(without.next().unwrap().is_err(), "{torn:?}");
+        }
     }
 
     #[test]

@@ -173,7 +173,8 @@ fn items(input: input::Input, format: Format, file: String, text_id: String, opt
         Format::Bioc if input.is_xml() => xml(&bioc::DIALECT, input, file),
         Format::Bioc => Box::new(bioc::JsonDocuments::new(input.reader, file, options)),
         Format::Pubtator => {
-            Box::new(PubtatorDocuments { documents: pubtator::Reader::new(input.reader, file.clone(), options), file })
+            let documents = pubtator::Reader::new(input.reader, file.clone(), options).without_annotations();
+            Box::new(PubtatorDocuments { documents, file })
         }
         Format::Jsonl => Box::new(JsonLines { lines: Lines::new(input.reader, max), file, ended: false }),
         Format::Text => {
