@@ -17,6 +17,7 @@ use litflow::worker::{self, State, Stop};
 use rdkafka::message::{Header, OwnedHeaders};
 use std::collections::BTreeMap;
 use std::net::TcpStream;
+use std::process::Command;
 use support::{Cluster, DEADLINE, article, wait_until};
 use tokio::sync::watch;
 
@@ -53,6 +54,39 @@ fn articles_become_annotations_and_entities() {
 
     // Nothing is left to do, and doing nothing publishes nothing.
     assert_eq!(cluster.work("a").articles, 0);
+}
+
+/// What `docs/topics.md` tells those who read with a client that is not ours.
+#[test]
+fn the_python_example_reads_the_topics_back() {
+    let example = include_str!("../examples/read_topics.py");
+    let shown = include_str!("../docs/topics.md").split("```python\n").nth(1).unwrap().split("```").next().unwrap();
+    assert!(example.contains(shown), "docs/topics.md shows another program than examples/read_topics.py:\n{shown}");
+
+    let packages = Command::new("python3").args(["-c", "import confluent_kafka, fastavro"]).output();
+    if !packages.is_ok_and(|output| output.status.success()) {
+        return eprintln!("skipped: no python3 with the packages confluent-kafka and fastavro");
+    }
+    let Some(cluster) = Cluster::start() else { return };
+    const ARTICLES: usize = 100;
+    cluster.publish((0..ARTICLES).map(article));
+    cluster.publish([ArticleEvent { op: Op::Delete, ..article(0) }]);
+    cluster.work("a");
+    let read = |topics: &[&str]| {
+        let mut python = Command::new("python3");
+        python.current_dir(env!("CARGO_MANIFEST_DIR")).arg("examples/read_topics.py");
+        python.arg(cluster.broker.bootstrap_servers()).args(topics);
+        let output = python.output().unwrap();
+        let told = String::from_utf8(output.stderr).unwrap();
+        assert!(output.status.success(), "{told}");
+        (String::from_utf8(output.stdout).unwrap(), told)
+    };
+    let (printed, told) = read(&[]);
+    // Three mentions an article, in `annotations` and in `entities.<type>`.
+    assert!(told.contains("600 mentions, 0 of them not what their offsets select"), "{told}");
+    assert_eq!(printed.lines().filter(|line| line.starts_with("entities.Disease\t")).count(), ARTICLES);
+    assert!(printed.lines().any(|line| line == "annotations\tpmid:0\tdeleted"), "{printed}");
+    assert!(read(&["entities.Gene"]).1.starts_with("200 mentions, 0 of them"));
 }
 
 #[test]
