@@ -110,7 +110,8 @@ pub struct MeshHeading {
 pub struct Passage {
     /// Where in the article it stands.
     pub section: Section,
-    /// The section's heading as the source writes it (`BACKGROUND`, `2.1 Mice`).
+    /// The section's heading as the source writes it (`BACKGROUND`); in JATS, where sections stand in sections,
+    /// after those around it (`Methods / 2.1 Mice`).
     pub heading: Option<String>,
     /// ISO 639 code where it differs from the article's language (other-language abstracts).
     pub language: Option<String>,

@@ -79,6 +79,21 @@ const HEADINGS: &[(&str, Section)] = &[
 /// Longer headings say what was found (`Patients with low BRCA1 …`), not which section this is.
 const MAX_HEADING_WORDS: usize = 6;
 
+/// The longest heading in characters, for every passage below it has a copy. Real ones, together with those
+/// around them, have up to 320.
+const MAX_HEADING: usize = 500;
+
+/// What passages have as their heading: the title that they stand under, after the heading of the section around
+/// it (`Methods / 2.1 Mice`). `None` where there is neither.
+pub(super) fn heading(around: Option<&str>, title: &str) -> Option<String> {
+    let parts: Vec<&str> = around.into_iter().chain([title]).filter(|part| !part.is_empty()).collect();
+    let mut heading = parts.join(" / ");
+    if heading.chars().nth(MAX_HEADING).is_some() {
+        heading = heading.chars().take(MAX_HEADING - 1).chain(['…']).collect();
+    }
+    Some(heading).filter(|heading| !heading.is_empty())
+}
+
 impl Section {
     /// The section that a heading names (`2. Materials and Methods`, `CONCLUSIONS:`), a label
     /// (`OBJECTIVE`) or a JATS `sec-type` (`materials|methods`); `None` where it names none.
@@ -155,6 +170,21 @@ mod tests {
             ("方法", None),
         ] {
             assert_eq!(Section::from_heading(heading), section, "{heading}");
+        }
+    }
+
+    #[test]
+    fn headings_are_paths_of_bounded_length() {
+        assert_eq!(heading(Some("Methods"), "2.1 Mice").as_deref(), Some("Methods / 2.1 Mice"));
+        assert_eq!(heading(Some("Methods"), "").as_deref(), Some("Methods"));
+        assert_eq!(heading(None, "2.1 Mice").as_deref(), Some("2.1 Mice"));
+        assert_eq!(heading(None, ""), None);
+        let longest = "ä".repeat(MAX_HEADING);
+        assert_eq!(heading(None, &longest), Some(longest.clone()));
+        for longer in [longest.clone() + "x", longest.repeat(1000)] {
+            let cut = heading(Some("Methods"), &longer).unwrap();
+            assert!(cut.starts_with("Methods / ä") && cut.ends_with("ä…"), "{cut}");
+            assert_eq!(cut.chars().count(), MAX_HEADING);
         }
     }
 

@@ -11,7 +11,7 @@ pub(super) use json::JsonDocuments;
 pub(super) use xml::DIALECT;
 
 use super::record::{article_id, is_pmcid, is_pmid};
-use super::{ArticleEvent, ArticleIds, Passage, Section};
+use super::{ArticleEvent, ArticleIds, Passage, Section, section};
 use std::collections::HashMap;
 
 /// A document of either syntax.
@@ -68,7 +68,7 @@ impl BiocDocument {
             if is_title && event.title.is_none() && event.passages.is_empty() {
                 event.title = Some(text);
             } else if kind.strip_prefix("abstract_").unwrap_or(&kind).starts_with("title") {
-                heading = Some(text);
+                heading = section::heading(None, &text);
             } else {
                 let section = section_of(&kind, &named);
                 let heading = if matches!(section, Section::Caption | Section::Table) { None } else { heading.clone() };

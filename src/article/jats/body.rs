@@ -5,6 +5,7 @@
 //! separated by tabs. Of `alternatives` one is taken, MathML before TeX.
 
 use crate::article::record::Reason;
+use crate::article::section;
 use crate::article::xml::text::{Joint, TextBuilder};
 use crate::article::xml::{Node, Record, attribute, local_name, mathml};
 use crate::article::{Passage, Section};
@@ -14,22 +15,30 @@ use quick_xml::events::BytesStart;
 #[derive(Clone)]
 pub(super) struct Context {
     pub(super) section: Section,
+    /// What the passages have as their heading.
     pub(super) heading: Option<String>,
+    /// The heading of the sections around: a title's own comes after it.
+    pub(super) around: Option<String>,
     pub(super) language: Option<String>,
 }
 
 impl Context {
     pub(super) fn new(section: Section) -> Self {
-        Self { section, heading: None, language: None }
+        Self { section, heading: None, around: None, language: None }
     }
 
     fn passage(&self, text: String) -> Passage {
         Passage { section: self.section, heading: self.heading.clone(), language: self.language.clone(), text }
     }
 
-    /// The context inside an element of another section; its heading is still to come.
-    fn within(&self, section: Section) -> Self {
-        Self { section, heading: None, language: self.language.clone() }
+    /// The context inside a section in this one; its title is still to come.
+    fn section(&self, section: Section) -> Self {
+        Self { section, heading: self.around.clone(), ..self.clone() }
+    }
+
+    /// The context inside something beside the text, which has a heading of its own.
+    fn beside(&self, section: Section) -> Self {
+        Self { language: self.language.clone(), ..Self::new(section) }
     }
 }
 
@@ -37,6 +46,17 @@ impl Context {
 #[derive(Default)]
 pub(super) struct Blocks {
     passages: Vec<Passage>,
+}
+
+/// What a title says of the blocks beside it.
+#[derive(Clone, Copy, PartialEq)]
+enum Title {
+    /// It is their heading: the title of an abstract, of a list.
+    OfGroup,
+    /// It is their heading, and stands before those of the sections among them.
+    OfSection,
+    /// It may also say which section this is.
+    NamesSection,
 }
 
 /// How an element takes part in the blocks around it.
@@ -105,12 +125,12 @@ impl Blocks {
     /// Reads the innermost open element, an abstract, a body or back matter: a title is the heading of
     /// what is directly in it and does not change its section.
     pub(super) fn part(&mut self, record: &mut Record<'_>, context: Context) -> Result<(), Reason> {
-        self.blocks(record, context, false)
+        self.blocks(record, context, Title::OfGroup)
     }
 
-    /// Reads the children of the innermost open element. With `named`, its title may say which section
-    /// it is.
-    fn blocks(&mut self, record: &mut Record<'_>, mut context: Context, named: bool) -> Result<(), Reason> {
+    /// Reads the children of the innermost open element; `title` is what a title among them says.
+    fn blocks(&mut self, record: &mut Record<'_>, mut context: Context, title: Title) -> Result<(), Reason> {
+        let around = context.around.clone();
         let mut line = TextBuilder::default();
         let mut label = None;
         while let Some(node) = record.next_inside()? {
@@ -130,12 +150,15 @@ impl Blocks {
                 Role::LeftOut => record.skip(&start)?,
                 Role::Label => label = inline(record)?,
                 Role::Title => {
-                    let title = inline(record)?;
-                    if named && !says_section(context.section) {
-                        context.section = title.as_deref().and_then(Section::from_heading).unwrap_or(context.section);
+                    let text = inline(record)?;
+                    if title == Title::NamesSection && !says_section(context.section) {
+                        context.section = text.as_deref().and_then(Section::from_heading).unwrap_or(context.section);
                     }
-                    let parts: Vec<String> = label.take().into_iter().chain(title).collect();
-                    context.heading = Some(parts.join(" ")).filter(|heading| !heading.is_empty());
+                    let parts: Vec<String> = label.take().into_iter().chain(text).collect();
+                    context.heading = section::heading(around.as_deref(), &parts.join(" "));
+                    if title != Title::OfGroup {
+                        context.around.clone_from(&context.heading);
+                    }
                 }
                 _ => self.block(record, &start, role, &context)?,
             }
@@ -154,16 +177,17 @@ impl Blocks {
     ) -> Result<(), Reason> {
         match role {
             Role::Section(section) => {
-                let mut inner = context.within(section);
+                let mut inner = context.section(section);
                 let of_type = attribute(start, "sec-type").and_then(|kind| Section::from_heading(&kind));
                 if let Some(section) = of_type.filter(|_| !is_fixed(context.section)) {
                     inner.section = section;
                 }
-                self.blocks(record, inner, of_type.is_none())
+                let title = if of_type.is_none() { Title::NamesSection } else { Title::OfSection };
+                self.blocks(record, inner, title)
             }
-            Role::Group => self.blocks(record, context.clone(), false),
-            Role::Float(section) => self.float(record, context.within(section)),
-            Role::Note(section) => self.blocks(record, Context { section, ..context.clone() }, false),
+            Role::Group => self.blocks(record, context.clone(), Title::OfGroup),
+            Role::Float(section) => self.float(record, context.beside(section)),
+            Role::Note(section) => self.blocks(record, Context { section, ..context.clone() }, Title::OfGroup),
             Role::Paragraph => self.paragraph(record, context),
             Role::Caption => self.caption(record, context),
             Role::Table => self.table(record, context),
@@ -181,7 +205,10 @@ impl Blocks {
     fn float(&mut self, record: &mut Record<'_>, mut context: Context) -> Result<(), Reason> {
         while let Some(child) = record.next_child()? {
             match role(&child, &context) {
-                Role::Label => context.heading = inline(record)?.or(context.heading),
+                Role::Label => {
+                    let label = inline(record)?.unwrap_or_default();
+                    context.heading = section::heading(None, &label).or(context.heading);
+                }
                 role => self.block(record, &child, role, &context)?,
             }
         }
