@@ -1,6 +1,8 @@
 use super::*;
-use litflow::article::{Document, Passage, Section};
+use litflow::article::pubtator::Reader;
+use litflow::article::{Document, Options, Passage, Section};
 use litflow::tagger::{Mention, ModelRef};
+use proptest::prelude::*;
 
 /// A document with every trap: an accent outside the BMP's first page, a line break in a text, a tab in
 /// a mention, three passages.
@@ -85,6 +87,89 @@ fn pubtator_offsets_select_the_mentions() {
             mentions += 1;
         }
         assert_eq!(mentions, 3);
+    }
+}
+
+/// Of `text`, what stands where tabs and line breaks cannot.
+fn spaced(text: &str) -> String {
+    text.replace(['\t', '\n', '\r'], " ")
+}
+
+/// What a reader of the TSV does.
+fn unescaped(column: &str) -> String {
+    let mut text = String::new();
+    let mut chars = column.chars();
+    while let Some(c) = chars.next() {
+        text.push(match c {
+            '\\' => match chars.next().unwrap() {
+                't' => '\t',
+                'n' => '\n',
+                'r' => '\r',
+                '\\' => '\\',
+                other => panic!("\\{other} is no escape"),
+            },
+            c => c,
+        });
+    }
+    text
+}
+
+/// A document with a mention of any text, and what stands around it, in its title and in a passage.
+fn tagged_anything(before: &str, text: &str, after: &str) -> TaggedDocument {
+    let mut tagged = tagged();
+    let begin = before.chars().count() as u32;
+    let end = begin + text.chars().count() as u32;
+    tagged.document.passages = vec![
+        Passage::new(Section::Title, format!("{before}{text}{after}")),
+        Passage::new(Section::Body, format!("{before}{text}{after}")),
+    ];
+    let offsets = tagged.document.passage_offsets();
+    let mention = tagged.mentions[0].clone();
+    tagged.mentions = (0..2)
+        .map(|passage| Mention {
+            passage,
+            begin,
+            end,
+            text: text.into(),
+            document_begin: offsets[passage as usize] + begin,
+            document_end: offsets[passage as usize] + end,
+            ..mention.clone()
+        })
+        .collect();
+    tagged.sentences = vec![vec![(0, end)]; 2];
+    tagged
+}
+
+proptest! {
+    /// Whatever is in a text, each line has its columns and each mention is found again.
+    #[test]
+    fn any_text_can_be_read_back(
+        before in "(\\PC|[\t\n\r\\\\\"|]){0,8}",
+        text in "(\\PC|[\t\n\r\\\\\"|]){1,8}",
+        after in "(\\PC|[\t\n\r\\\\\"|]){0,8}",
+    ) {
+        let tagged = tagged_anything(&before, &text, &after);
+        let pubtator = written(Format::Pubtator, &tagged);
+        let documents: Vec<_> = Reader::new(pubtator.as_bytes(), "output", &Options::default()).collect();
+        prop_assert_eq!(documents.len(), 1, "{}", &pubtator);
+        let document = documents[0].as_ref().unwrap();
+        let selectable: Vec<char> = spaced(&document.text()).chars().collect();
+        prop_assert_eq!(document.annotations.len(), 2);
+        for annotation in &document.annotations {
+            let selected: String = selectable[annotation.begin..annotation.end].iter().collect();
+            prop_assert_eq!(&selected, &annotation.text);
+            prop_assert_eq!(&selected, &spaced(&text));
+        }
+
+        let tsv = written(Format::Tsv, &tagged);
+        let lines: Vec<Vec<&str>> = tsv.split_terminator('\n').map(|line| line.split('\t').collect()).collect();
+        prop_assert_eq!(lines.len(), 3);
+        for line in &lines[1..] {
+            prop_assert_eq!(line.len(), lines[0].len());
+            prop_assert_eq!(unescaped(line[10]), text.clone());
+        }
+        let json: serde_json::Value = serde_json::from_str(&written(Format::Jsonl, &tagged)).unwrap();
+        prop_assert_eq!(json["mentions"][1]["text"].as_str(), Some(text.as_str()));
     }
 }
 
