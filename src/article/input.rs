@@ -13,20 +13,22 @@ const HEAD: u64 = 64 << 10;
 const BUFFER: usize = 256 << 10;
 
 /// An opened input, decompressed.
-pub(crate) struct Input {
+pub struct Input {
     /// Its first bytes, at most 64 KiB; `reader` begins with them again.
-    pub(crate) head: Vec<u8>,
-    pub(crate) reader: Box<dyn BufRead + Send>,
+    pub head: Vec<u8>,
+    /// All of it.
+    pub reader: Box<dyn BufRead + Send>,
 }
 
 impl Input {
-    pub(crate) fn new(mut reader: impl BufRead + Send + 'static) -> io::Result<Self> {
+    /// An input that is no file.
+    pub fn new(mut reader: impl BufRead + Send + 'static) -> io::Result<Self> {
         let head = read_head(&mut reader, HEAD)?;
         Ok(Self { reader: Box::new(Cursor::new(head.clone()).chain(reader)), head })
     }
 
     /// Whether it begins like XML.
-    pub(crate) fn is_xml(&self) -> bool {
+    pub fn is_xml(&self) -> bool {
         let head = self.head.strip_prefix(b"\xEF\xBB\xBF").unwrap_or(&self.head);
         head.trim_ascii_start().starts_with(b"<")
     }
@@ -34,7 +36,7 @@ impl Input {
 
 /// Opens a file, or stdin for `-`. gzip, also of several members, is known by its first bytes.
 /// `consumed` counts the bytes as they are stored.
-pub(crate) fn open(path: &Path, consumed: Arc<AtomicU64>) -> io::Result<Input> {
+pub fn open(path: &Path, consumed: Arc<AtomicU64>) -> io::Result<Input> {
     let source: Box<dyn Read + Send> = if is_stdin(path) { Box::new(io::stdin()) } else { Box::new(File::open(path)?) };
     let mut stored = BufReader::with_capacity(BUFFER, Counted { source, consumed });
     let magic = read_head(&mut stored, 2)?;
@@ -49,7 +51,7 @@ pub(crate) fn open(path: &Path, consumed: Arc<AtomicU64>) -> io::Result<Input> {
 }
 
 /// Whether a path stands for stdin.
-pub(crate) fn is_stdin(path: &Path) -> bool {
+pub fn is_stdin(path: &Path) -> bool {
     path.as_os_str() == "-"
 }
 
@@ -75,7 +77,7 @@ impl<R: Read> Read for Counted<R> {
 /// The files that a path stands for: itself, or, for a directory, the files under it whose names are
 /// those of articles (`all`: every file), sorted by path. Hidden files and folders are left out, and
 /// links to folders are not followed.
-pub(crate) fn expand(path: &Path, all: bool) -> io::Result<Vec<PathBuf>> {
+pub fn expand(path: &Path, all: bool) -> io::Result<Vec<PathBuf>> {
     if is_stdin(path) || !path.is_dir() {
         return Ok(vec![path.to_owned()]);
     }

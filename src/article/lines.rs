@@ -4,7 +4,7 @@ use super::record::Reason;
 use std::io::{self, BufRead};
 
 /// Reads one line at a time. A line longer than the cap is skipped to its end, in bounded memory.
-pub(crate) struct Lines<R> {
+pub struct Lines<R> {
     reader: R,
     number: u64,
     max_bytes: usize,
@@ -12,18 +12,19 @@ pub(crate) struct Lines<R> {
 }
 
 impl<R: BufRead> Lines<R> {
-    pub(crate) fn new(reader: R, max_bytes: usize) -> Self {
+    /// Lines of at most `max_bytes`.
+    pub fn new(reader: R, max_bytes: usize) -> Self {
         Self { reader, number: 0, max_bytes, buffer: Vec::new() }
     }
 
     /// The number of the line last read, from 1.
-    pub(crate) fn number(&self) -> u64 {
+    pub fn number(&self) -> u64 {
         self.number
     }
 
     /// The next line without its `\n` or `\r\n` (and, on the first line, without a byte order mark);
     /// `None` at the end. After `Reason::Io` the input is not to be read further.
-    pub(crate) fn next_line(&mut self) -> Option<Result<&str, Reason>> {
+    pub fn next_line(&mut self) -> Option<Result<&str, Reason>> {
         self.buffer.clear();
         match self.fill_buffer() {
             Ok(Line::End) => return None,

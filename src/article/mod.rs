@@ -4,26 +4,27 @@
 //! either parsed already (title and passages) or a raw document with its content type, parsed by the
 //! worker. A [`Document`] is the tagger's view: the passages in order, title first.
 
-mod bioc;
+pub mod bioc;
 pub mod event;
 mod format;
-mod input;
+pub mod input;
 mod jats;
+pub mod json;
 mod jsonl;
-mod lines;
+pub mod lines;
 mod pubmed;
 pub mod pubtator;
 mod raw;
 mod reader;
 mod record;
 mod section;
-mod xml;
+pub mod xml;
 
 pub use event::{ArticleEvent, ArticleIds, MeshHeading, Op, Passage, RawDocument, Section};
 pub use format::Format;
 pub use raw::parse_raw;
 pub use reader::{Articles, Progress};
-pub use record::{Options, Place, Position, Reason, RecordError, article_id};
+pub use record::{Options, Place, Position, Reason, RecordError, article_id, curie};
 
 /// The unit of tagging: one version of one article, its passages unaltered.
 ///

@@ -5,18 +5,18 @@
 //! with their language; MeSH, dates and types are metadata; reference lists, authors, affiliations,
 //! vernacular titles (unless there is no other) and copyright notes are left out.
 
-use super::record::{Options, Reason, is_pmcid, is_pmid};
-use super::xml::articles::Dialect;
+use super::record::{Options, Reason, all_with_content, is_pmcid, is_pmid};
+use super::xml::records::Dialect;
 use super::xml::text::{TextBuilder, inline, pubmed_joint};
 use super::xml::{Record, attribute, local_name};
 use super::{ArticleEvent, ArticleIds, MeshHeading, Op, Passage, Section};
 use quick_xml::events::BytesStart;
 
-pub(crate) const DIALECT: Dialect = Dialect {
+pub(crate) const DIALECT: Dialect<ArticleEvent> = Dialect {
     records: &["PubmedArticle", "PubmedBookArticle", "DeleteCitation", "DeleteDocument"],
     wrappers: &["PubmedArticleSet", "PubmedBookArticleSet"],
     header: false,
-    parse,
+    parse: |xml, options, id| all_with_content(parse(xml, options, id)?),
     id_pattern: r"<PMID[^>]*>\s*(\d+)\s*</PMID>",
 };
 

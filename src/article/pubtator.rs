@@ -14,7 +14,7 @@
 //! identifier. Annotations are kept as written: see [`PubtatorDocument::mismatches`].
 
 use super::lines::Lines;
-use super::record::{Options, Position, Reason, RecordError, article_id, is_pmcid, is_pmid};
+use super::record::{Options, Position, Reason, RecordError, curie, is_pmcid, is_pmid};
 use super::{ArticleEvent, ArticleIds, Passage, Section};
 use std::io::BufRead;
 
@@ -65,12 +65,10 @@ impl PubtatorDocument {
     /// The article as the pipeline sees it, without its annotations. The title is there even when it
     /// is empty, so that document offsets are those of the file.
     pub fn into_event(self) -> ArticleEvent {
-        let mut event = ArticleEvent::new(article_id("pubtator", &self.id), "pubtator");
+        let mut event = ArticleEvent::new(curie("pubtator", &self.id), "pubtator");
         if is_pmid(&self.id) {
-            event.id = format!("pmid:{}", self.id);
             event.ids = ArticleIds { pmid: Some(self.id), ..ArticleIds::default() };
         } else if is_pmcid(&self.id) {
-            event.id = format!("pmc:{}", self.id);
             event.ids = ArticleIds { pmcid: Some(self.id), ..ArticleIds::default() };
         }
         event.title = Some(self.title);
@@ -116,7 +114,7 @@ impl<R: BufRead> Reader<R> {
     }
 
     /// The line on which the document last read begins.
-    pub(crate) fn document_line(&self) -> u64 {
+    pub fn document_line(&self) -> u64 {
         self.first_line
     }
 

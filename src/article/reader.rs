@@ -15,9 +15,10 @@
 //! by the file. A record that cannot be read is an `Err`, and the next item is the next record.
 
 use super::format::Format;
+use super::json::JsonRecords;
 use super::lines::Lines;
 use super::record::{Options, Place, Position, Reason, RecordError, article_id, with_content, within_limits};
-use super::xml::articles::{Dialect, XmlArticles};
+use super::xml::records::{Dialect, XmlRecords};
 use super::{ArticleEvent, Passage, Section};
 use super::{bioc, input, jats, jsonl, pubmed, pubtator};
 use std::collections::VecDeque;
@@ -164,14 +165,14 @@ pub(super) fn read_events(
 
 fn items(input: input::Input, format: Format, file: String, text_id: String, options: &Options) -> Items {
     let max = options.max_record_bytes;
-    let xml = |dialect: &'static Dialect, input: input::Input, file: String| -> Items {
-        Box::new(XmlArticles::new(input.reader, file, dialect, &input.head, options))
+    let xml = |dialect: &'static Dialect<ArticleEvent>, input: input::Input, file: String| -> Items {
+        Box::new(XmlRecords::new(input.reader, file, dialect, &input.head, options))
     };
     match format {
         Format::Pubmed => xml(&pubmed::DIALECT, input, file),
         Format::Jats => xml(&jats::DIALECT, input, file),
         Format::Bioc if input.is_xml() => xml(&bioc::DIALECT, input, file),
-        Format::Bioc => Box::new(bioc::JsonDocuments::new(input.reader, file, options)),
+        Format::Bioc => Box::new(JsonRecords::new(input.reader, file, options, bioc::event)),
         Format::Pubtator => {
             let documents = pubtator::Reader::new(input.reader, file.clone(), options).without_annotations();
             Box::new(PubtatorDocuments { documents, file })
@@ -185,13 +186,13 @@ fn items(input: input::Input, format: Format, file: String, text_id: String, opt
     }
 }
 
-impl<R: Read> Events for XmlArticles<R> {
+impl<R: Read> Events for XmlRecords<R, ArticleEvent> {
     fn last_position(&self) -> Option<Position> {
         Some(self.last_position())
     }
 }
 
-impl<R: BufRead> Events for bioc::JsonDocuments<R> {
+impl<R: BufRead> Events for JsonRecords<R, ArticleEvent> {
     fn last_position(&self) -> Option<Position> {
         Some(self.last_position())
     }

@@ -183,6 +183,11 @@ pub(crate) fn within_limits(event: ArticleEvent, options: &Options) -> Result<Ar
     if passages > limit { Err(Reason::TooManyPassages { passages, limit }) } else { Ok(event) }
 }
 
+/// A record's events, unless there is nothing to read in one of them.
+pub(crate) fn all_with_content(events: Vec<ArticleEvent>) -> Result<Vec<ArticleEvent>, Reason> {
+    events.into_iter().map(with_content).collect()
+}
+
 /// The article id for what a source calls its record: the id itself where it is a CURIE already
 /// (`pmid:12345`), else `<source>:<id>`.
 pub fn article_id(source: &str, id: &str) -> String {
@@ -194,6 +199,18 @@ pub fn article_id(source: &str, id: &str) -> String {
             && !local.contains(char::is_whitespace)
     });
     if is_curie { id.to_owned() } else { format!("{source}:{id}") }
+}
+
+/// The article id for a record's id in a source whose ids are PMIDs and PMCIDs, bare or with their prefix, and
+/// others: `pmid:…`, `pmc:…`, else as [`article_id`] makes it.
+pub fn curie(source: &str, id: &str) -> String {
+    if is_pmid(id) {
+        format!("pmid:{id}")
+    } else if is_pmcid(id) {
+        format!("pmc:{id}")
+    } else {
+        article_id(source, id)
+    }
 }
 
 /// Whether a bare id is a PubMed id. They have eight digits by now; longer numbers are other sources' ids.

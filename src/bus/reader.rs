@@ -4,12 +4,13 @@ use super::codec::{self, Record};
 use super::kafka::{self, Context};
 use super::records::{Annotations, EntityMention, LabeledDocument, ModelVersion};
 use super::{Error, Options, topics};
+use crate::ErrorClass;
 use crate::article::ArticleEvent;
 use rdkafka::consumer::{BaseConsumer, Consumer as _};
 use rdkafka::error::KafkaError;
 use rdkafka::message::{Headers as _, Message as _, OwnedMessage};
 use rdkafka::{Offset, TopicPartitionList};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
@@ -209,6 +210,70 @@ impl TopicReader {
             Some(Err(_)) | None => Ok(None),
         }
     }
+}
+
+/// The offsets of a partition that were read, half-open.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Covered {
+    /// The first one that the partition still had.
+    pub begin: i64,
+    /// Where it ended: the next offset when reading began, of committed records.
+    pub end: i64,
+}
+
+/// Reads a topic from its beginning to `ends`, by partition; without them to where it ends now, whatever comes
+/// meanwhile. So a compacted topic is read as a table, and the offsets that are returned say which state of it.
+///
+/// # Errors
+/// Those of `each`, and those of the cluster; retriable where it has said nothing for a minute.
+pub fn read_until<E: std::convert::From<Error>>(
+    options: &Options,
+    topic: &str,
+    ends: Option<&BTreeMap<i32, i64>>,
+    mut each: impl FnMut(Entry) -> Result<(), E>,
+) -> Result<BTreeMap<i32, Covered>, E> {
+    const SILENCE: Duration = Duration::from_secs(60);
+    options.check()?;
+    let mut reader = TopicReader::new(options, topic, From::Beginning)?;
+    let mut covered = BTreeMap::new();
+    for &partition in &reader.unread {
+        let watermarks = reader.client.fetch_watermarks(topic, partition, REQUEST_TIMEOUT);
+        let (begin, now) = watermarks.map_err(|e| Error::kafka("asking for a partition's offsets", &e))?;
+        let end = match ends {
+            // A partition that was added since then held nothing.
+            Some(ends) => ends.get(&partition).copied().unwrap_or(begin),
+            None => now,
+        };
+        if end > now {
+            let reason = format!("partition {partition} of {topic} ends at {now}, before {end}: it is another topic");
+            return Err(Error::Options(reason).into());
+        }
+        covered.insert(partition, Covered { begin: begin.min(end), end });
+    }
+    let is_before_end = |partition: i32, offset: i64| covered.get(&partition).is_some_and(|c| offset < c.end);
+    reader.unread.retain(|partition| covered[partition].begin < covered[partition].end);
+    let mut heard = Instant::now();
+    while !reader.unread.is_empty() {
+        let unread = reader.unread.len();
+        let message = reader.poll(WAIT)?;
+        if message.is_some() || reader.unread.len() < unread {
+            heard = Instant::now();
+        } else if heard.elapsed() > SILENCE {
+            let reason = reader.client.context().brokers_down().unwrap_or_else(|| "no answer".to_owned());
+            return Err(
+                Error::Kafka { step: "reading a topic to its end", reason, class: ErrorClass::Retriable }.into()
+            );
+        }
+        let Some(message) = message else { continue };
+        let (partition, offset) = (message.partition(), message.offset());
+        if !is_before_end(partition, offset + 1) {
+            reader.unread.remove(&partition);
+        }
+        if is_before_end(partition, offset) {
+            each(entry(&message))?;
+        }
+    }
+    Ok(covered)
 }
 
 fn partitions(client: &BaseConsumer<Context>, topic: &str, options: &Options) -> Result<Vec<i32>, Error> {

@@ -149,6 +149,19 @@ pub struct LabeledDocument {
     pub guideline: Option<String>,
     /// When it was annotated, milliseconds since the epoch, UTC.
     pub annotated_at: Option<i64>,
+    /// Stretches whose labels are unknown for every type; outside the spans they are no negatives.
+    pub open: Vec<OpenSpan>,
+}
+
+/// A half-open range of code points in one of a document's passages.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OpenSpan {
+    /// Index of the passage.
+    pub passage: u32,
+    /// Begin in the passage.
+    pub begin: u32,
+    /// End in the passage, exclusive.
+    pub end: u32,
 }
 
 /// A gold annotation; offsets are code points, half-open.

@@ -1,20 +1,21 @@
-//! Labelled documents from PubTator files that annotate different types of the same literature.
+//! The documents that a model is trained on or measured on: of files in any of the formats of [`labels`](crate::labels),
+//! or of a [`snapshot`](crate::snapshot) of the topic `labels`.
 //!
-//! Each file annotates only *its* types: those that occur in it (after renaming). Text outside its
-//! mentions is unlabelled for all other types, not negative; see [`LabeledDocument::annotated`] and
-//! `loss.rs`. The same article in several files becomes one document: for each type the first file (in
-//! the order given) that annotates it has the say. Because merging goes by article id over all files,
-//! a split by document cannot leak.
+//! A document annotates only *its* types: those that it says were looked for, or those that occur in its file. Text
+//! outside its mentions is unlabelled for all other types, not negative; see [`LabeledDocument::annotated`] and
+//! `loss.rs`. The same article in several files becomes one document: for each type the first file (in the
+//! order given) that annotates it has the say. Because merging goes by article id over all files, a split by
+//! document cannot leak.
 
 use crate::error::Error;
+use crate::labels::{Corpus, Discontinuous, Entry, LeftOut, OpenWords, Overlap, Quarantine, ReadOptions, Scheme};
 use crate::scorer::Span;
-use litflow::article::pubtator::{PubtatorAnnotation, PubtatorDocument, Reader};
-use litflow::article::{Options as ReadOptions, Reason};
+use crate::snapshot::Snapshot;
+use crate::split::HoldOut;
+use litflow::bus::records;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
-use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::fs::File;
-use std::io::BufReader;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 /// How files become labelled documents.
@@ -23,6 +24,18 @@ use std::path::{Path, PathBuf};
 pub struct DataOptions {
     /// The entity types to learn, in the order of the label set; all that occur where it is empty.
     pub types: Vec<String>,
+    /// Types with fewer mentions than this become `rare`, 0 for none.
+    pub min_mentions: u64,
+    /// What becomes of types with too few mentions.
+    pub rare: Rare,
+    /// What becomes of spans that overlap.
+    pub overlap: Overlap,
+    /// What becomes of mentions in several fragments.
+    pub discontinuous: Discontinuous,
+    /// A file of more lines of `rename`, relative to the recipe: a large inventory of types (UMLS's semantic types)
+    /// and what each of them stands for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub type_map: Option<PathBuf>,
     /// The type that a file's type stands for. The empty string leaves the mention's words open: they may
     /// be of any type or none (a corpus's protein domains, where others call them genes or nothing).
     pub rename: BTreeMap<String, String>,
@@ -30,22 +43,55 @@ pub struct DataOptions {
     pub open: Vec<OpenWords>,
 }
 
-/// Words whose labels in some files say nothing, because the annotation guidelines differ.
-#[derive(Debug, Clone, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct OpenWords {
-    /// File names without their extension.
-    pub files: Vec<String>,
-    /// Whole words, lower case. Where one stands outside a mention it is left open.
-    pub words: Vec<String>,
+/// What becomes of types with too few mentions.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Rare {
+    /// They become the type [`OTHER`].
+    #[default]
+    Other,
+    /// The model does not learn them, and their words are no mention.
+    LeaveOut,
+}
+
+/// The type that rare types become.
+pub const OTHER: &str = "Other";
+
+impl DataOptions {
+    /// Adds what the type map says to `rename`, which goes before it. `folder` is where relative paths begin.
+    ///
+    /// # Errors
+    /// A file that cannot be read, or is no TOML of `from = "to"` lines.
+    pub fn read_type_map(&mut self, folder: &Path) -> Result<(), Error> {
+        let Some(file) = self.type_map.take() else { return Ok(()) };
+        let file = folder.join(file);
+        let text = std::fs::read_to_string(&file).map_err(|error| Error::io(&file, error))?;
+        let map: BTreeMap<String, String> =
+            toml::from_str(&text).map_err(|error| Error::Usage(format!("{}: {error}", file.display())))?;
+        for (from, to) in map {
+            self.rename.entry(from).or_insert(to);
+        }
+        Ok(())
+    }
+
+    fn scheme(&self) -> Scheme {
+        Scheme {
+            types: None,
+            rename: self.rename.clone(),
+            only: self.types.clone(),
+            overlap: self.overlap,
+            discontinuous: self.discontinuous,
+            open: self.open.clone(),
+        }
+    }
 }
 
 /// A document with its gold mentions.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LabeledDocument {
-    /// The id in its file, a PMID.
+    /// Its id, a CURIE.
     pub id: String,
-    /// Title and abstract.
+    /// In order, a title first; none is empty.
     pub passages: Vec<LabeledPassage>,
     /// For each type whether all its mentions are marked. Of the others nothing is known.
     pub annotated: Vec<bool>,
@@ -73,42 +119,9 @@ pub struct Dataset {
     pub documents: Vec<LabeledDocument>,
     /// What was left out.
     pub left_out: LeftOut,
-}
-
-/// Counts of what could not be used.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
-pub struct LeftOut {
-    /// Records that are no PubTator document.
-    pub broken_records: u64,
-    /// Annotations whose offsets do not select their text.
-    pub misplaced_annotations: u64,
-    /// Annotations that overlap a longer one.
-    pub overlapped_annotations: u64,
-    /// Copies of a document whose text differs from the first copy's.
-    pub differing_copies: u64,
-}
-
-impl LeftOut {
-    /// Whether nothing was left out that the user would want to know of.
-    pub fn is_empty(&self) -> bool {
-        *self == Self::default()
-    }
-}
-
-impl std::fmt::Display for LeftOut {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let parts: Vec<String> = [
-            (self.broken_records, "broken records"),
-            (self.misplaced_annotations, "annotations whose offsets do not select their text"),
-            (self.overlapped_annotations, "annotations that overlap a longer one"),
-            (self.differing_copies, "copies of a document with a differing text"),
-        ]
-        .into_iter()
-        .filter(|(count, _)| *count > 0)
-        .map(|(count, what)| format!("{count} {what}"))
-        .collect();
-        f.write_str(&parts.join(", "))
-    }
+    /// The options as they turned out: the types, and what the rare ones became. With these, other files are read
+    /// alike.
+    pub options: DataOptions,
 }
 
 impl LabeledDocument {
@@ -119,81 +132,55 @@ impl LabeledDocument {
 }
 
 impl Dataset {
-    /// Reads and merges PubTator files.
+    /// Reads and merges files, directories of files, and snapshots.
     ///
     /// # Errors
-    /// A file that cannot be read or holds no document, or no type to learn in all of them. Single broken
-    /// records and annotations are counted in [`Dataset::left_out`] and reported as warnings.
-    pub fn read(files: &[PathBuf], options: &DataOptions) -> Result<Self, Error> {
-        let mut left_out = LeftOut::default();
-        let mut read = Vec::with_capacity(files.len());
-        for file in files {
-            read.push((file, read_documents(file, &mut left_out)?));
-        }
-        let renamed = |name: &str| options.rename.get(name).cloned().unwrap_or_else(|| name.to_owned());
-        let types = match options.types.as_slice() {
-            [] => types_by_frequency(read.iter().flat_map(|(_, documents)| documents), &renamed),
-            types => types.to_vec(),
+    /// A path that cannot be read or holds no document, a snapshot that is not what it was, or no type to learn in
+    /// all of them. Single broken records and annotations are counted in [`Dataset::left_out`] and reported as
+    /// warnings.
+    pub fn read(paths: &[PathBuf], options: &DataOptions) -> Result<Self, Error> {
+        let mut first_refused = None;
+        let mut list = |entry: &Entry| {
+            tracing::warn!("{entry}");
+            first_refused.get_or_insert_with(|| entry.to_string());
         };
-        if types.is_empty() {
+        let mut quarantine = Quarantine::listing(&mut list);
+        let mut corpus = Corpus::new(options.scheme());
+        let mut empty = None;
+        for path in paths {
+            path.metadata().map_err(|error| Error::io(path, error))?;
+            let found = if Snapshot::is_at(path) {
+                add_snapshot(&mut corpus, path, &mut quarantine)?
+            } else {
+                corpus.add(path, None, &ReadOptions::default(), &mut quarantine)
+            };
+            if found == 0 {
+                empty = Some(path);
+                break;
+            }
+        }
+        let (documents, _) = corpus.finish(&mut quarantine);
+        let left_out = quarantine.counts().clone();
+        if let Some(path) = empty {
+            let why = first_refused.map(|reason| format!(" ({reason})")).unwrap_or_default();
+            return Err(Error::Usage(format!("{} holds no labelled document{why}", path.display())));
+        }
+        let mut options = options.clone();
+        let documents = settle_types(documents, &mut options);
+        if options.types.is_empty() {
+            let names: Vec<String> = paths.iter().map(|path| path.display().to_string()).collect();
             return Err(Error::Usage(format!(
-                "no entity type is annotated in {}: give PubTator files with annotations",
-                files.iter().map(|file| file.display().to_string()).collect::<Vec<_>>().join(", ")
+                "no entity type is annotated in {}: give files with annotations, or fewer `min_mentions`",
+                names.join(", ")
             )));
         }
-        let index_of = |annotation: &PubtatorAnnotation| {
-            let name = renamed(&annotation.entity_type);
-            types.iter().position(|entity_type| *entity_type == name)
-        };
-
-        let mut merged = Merged::default();
-        for (file, documents) in read {
-            let mut annotated = vec![false; types.len()];
-            for annotation in documents.iter().flat_map(|document| &document.annotations) {
-                if let Some(index) = index_of(annotation) {
-                    annotated[index] = true;
-                }
-            }
-            let stem = file.file_stem().unwrap_or_default().to_string_lossy().into_owned();
-            let open_words: BTreeSet<&str> = options
-                .open
-                .iter()
-                .filter(|open| open.files.contains(&stem))
-                .flat_map(|open| open.words.iter().map(String::as_str))
-                .collect();
-            for document in documents {
-                let wrong: Vec<PubtatorAnnotation> = document.mismatches().cloned().collect();
-                left_out.misplaced_annotations += wrong.len() as u64;
-                let mut reading = Reading {
-                    text: document.text().chars().collect(),
-                    title_length: document.title.chars().count() as u32,
-                    annotated: annotated.clone(),
-                    spans: Vec::new(),
-                    // What a misplaced annotation was meant to mark is not known: its place is left open.
-                    open: wrong.iter().map(|a| (a.begin as u32, a.end as u32)).collect(),
-                };
-                for annotation in document.annotations.iter().filter(|annotation| !wrong.contains(annotation)) {
-                    let (begin, end) = (annotation.begin as u32, annotation.end as u32);
-                    match index_of(annotation) {
-                        Some(entity_type) => reading.spans.push(Span { begin, end, entity_type }),
-                        None if renamed(&annotation.entity_type).is_empty() => reading.open.push((begin, end)),
-                        None => {}
-                    }
-                }
-                reading.open_words(&open_words);
-                left_out.differing_copies += u64::from(!merged.add(document.id, reading));
-            }
-        }
-        let documents = merged.into_documents(&mut left_out);
-        Ok(Self { types, documents, left_out })
+        let documents = documents.into_iter().map(|document| indexed(document, &options.types)).collect();
+        Ok(Self { types: options.types.clone(), documents, left_out, options })
     }
 
-    /// Takes the documents out that are held out for development: a fixed share of the completely
-    /// annotated ones, chosen by a hash of their id, so that the choice is the same in every run and does
-    /// not change when other files are added.
-    pub fn hold_out(&mut self, share: f64) -> Self {
-        let held_out = |document: &LabeledDocument| document.is_complete() && unit_hash(&document.id) < share;
-        self.take(held_out)
+    /// Takes out the documents that `rule` holds out of training.
+    pub fn hold_out(&mut self, rule: &HoldOut) -> Self {
+        self.take(|document| rule.holds(document))
     }
 
     /// Removes the documents that stand in `other` too.
@@ -205,7 +192,8 @@ impl Dataset {
     fn take(&mut self, taken: impl Fn(&LabeledDocument) -> bool) -> Self {
         let (taken, kept) = std::mem::take(&mut self.documents).into_iter().partition(taken);
         self.documents = kept;
-        Self { types: self.types.clone(), documents: taken, left_out: LeftOut::default() }
+        let (types, options) = (self.types.clone(), self.options.clone());
+        Self { types, documents: taken, left_out: LeftOut::default(), options }
     }
 
     /// SHA-256 over ids, texts, spans and annotated types: what the model has learned from.
@@ -238,157 +226,82 @@ pub fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
-/// A number in [0, 1) that depends on the id alone.
-pub(crate) fn unit_hash(id: &str) -> f64 {
-    let digest = Sha256::digest(id.as_bytes());
-    let first = u32::from_be_bytes([digest[0], digest[1], digest[2], digest[3]]);
-    f64::from(first) / (f64::from(u32::MAX) + 1.0)
-}
-
-/// The document as one file has it. Offsets are code points into the document's text.
-struct Reading {
-    text: Vec<char>,
-    title_length: u32,
-    annotated: Vec<bool>,
-    spans: Vec<Span>,
-    open: Vec<(u32, u32)>,
-}
-
-impl Reading {
-    /// Leaves the given words open wherever they stand outside a mention.
-    fn open_words(&mut self, words: &BTreeSet<&str>) {
-        if words.is_empty() {
-            return;
-        }
-        let mut begin = 0;
-        for end in 0..=self.text.len() {
-            if self.text.get(end).is_some_and(|c| c.is_alphanumeric()) {
-                continue;
-            }
-            let word: String = self.text[begin..end].iter().flat_map(|c| c.to_lowercase()).collect();
-            if words.contains(word.as_str()) {
-                self.open.push((begin as u32, end as u32));
-            }
-            begin = end + 1;
-        }
+fn add_snapshot(corpus: &mut Corpus, folder: &Path, quarantine: &mut Quarantine) -> Result<usize, Error> {
+    let snapshot = Snapshot::open(folder)?;
+    let place = folder.display().to_string();
+    let mut found = 0;
+    for document in snapshot.documents()? {
+        found += corpus.add_group(vec![(place.clone(), document?.into())], quarantine);
     }
+    Ok(found)
 }
 
-/// Documents by id, in the order of first appearance.
-#[derive(Default)]
-struct Merged {
-    readings: Vec<(String, Reading)>,
-    index: HashMap<String, usize>,
-}
-
-impl Merged {
-    /// Adds a copy of a document; false where its text is not that of the first copy.
-    fn add(&mut self, id: String, copy: Reading) -> bool {
-        let Some(&index) = self.index.get(&id) else {
-            self.index.insert(id.clone(), self.readings.len());
-            self.readings.push((id, copy));
-            return true;
-        };
-        let first = &mut self.readings[index].1;
-        if first.text != copy.text || first.title_length != copy.title_length {
-            return false;
-        }
-        let adds = |entity_type: usize| copy.annotated[entity_type] && !first.annotated[entity_type];
-        let new_types: Vec<bool> = (0..first.annotated.len()).map(adds).collect();
-        if new_types.contains(&true) {
-            first.spans.extend(copy.spans.iter().filter(|span| new_types[span.entity_type]));
-            first.open.extend(&copy.open);
-            for (annotated, new) in first.annotated.iter_mut().zip(new_types) {
-                *annotated |= new;
-            }
-        }
-        true
+/// Decides which types are learned, and gives the spans of those with too few mentions the type that they become.
+fn settle_types(
+    mut documents: Vec<records::LabeledDocument>,
+    options: &mut DataOptions,
+) -> Vec<records::LabeledDocument> {
+    let mut counts: BTreeMap<&str, u64> = BTreeMap::new();
+    for span in documents.iter().flat_map(|document| &document.spans) {
+        *counts.entry(&span.entity_type).or_default() += 1;
     }
-
-    fn into_documents(self, left_out: &mut LeftOut) -> Vec<LabeledDocument> {
-        let document = |(id, reading): (String, Reading)| {
-            let spans = longest_disjoint(reading.spans, left_out);
-            let (title, rest) = reading.text.split_at(reading.title_length as usize);
-            let passages = [(0, title), (reading.title_length + 1, &rest[1..])];
-            let passage = |(offset, text): (u32, &[char])| {
-                let end = offset + text.len() as u32;
-                let clipped = |(a, b): &(u32, u32)| (a.max(&offset) - offset, b.min(&end).saturating_sub(offset));
-                LabeledPassage {
-                    text: text.iter().collect(),
-                    offset,
-                    spans: spans
-                        .iter()
-                        .filter(|span| offset <= span.begin && span.end <= end)
-                        .map(|span| Span { begin: span.begin - offset, end: span.end - offset, ..*span })
-                        .collect(),
-                    open: reading.open.iter().map(clipped).filter(|(a, b)| a < b).collect(),
-                }
-            };
-            let passages = passages.into_iter().filter(|(_, text)| !text.is_empty()).map(passage).collect();
-            LabeledDocument { id, passages, annotated: reading.annotated }
-        };
-        self.readings.into_iter().map(document).collect()
+    let count = |name: &String| counts.get(name.as_str()).copied().unwrap_or_default();
+    if options.types.is_empty() {
+        options.types = counts.keys().map(|name| (*name).to_owned()).collect();
+        options.types.sort_by_key(|name| (std::cmp::Reverse(count(name)), name.clone()));
     }
-}
-
-/// Of spans that overlap the longest stays, of equally long ones the first.
-fn longest_disjoint(mut spans: Vec<Span>, left_out: &mut LeftOut) -> Vec<Span> {
-    spans.sort_by_key(|span| (std::cmp::Reverse(span.end - span.begin), span.begin));
-    let mut kept: Vec<Span> = Vec::with_capacity(spans.len());
-    for span in spans {
-        if span.begin == span.end || kept.iter().any(|other| span.begin < other.end && other.begin < span.end) {
-            left_out.overlapped_annotations += 1;
-        } else {
-            kept.push(span);
+    let is_rare = |name: &String| count(name) < options.min_mentions && name != OTHER;
+    let rare: BTreeSet<String> = options.types.iter().filter(|name| is_rare(name)).cloned().collect();
+    let others: u64 = rare.iter().chain([&OTHER.to_owned()]).map(count).sum();
+    options.types.retain(|name| !rare.contains(name));
+    if !rare.is_empty() && options.rare == Rare::Other && others >= options.min_mentions {
+        if !options.types.iter().any(|name| name == OTHER) {
+            options.types.push(OTHER.to_owned());
+        }
+        options.rename.values_mut().filter(|to| rare.contains(*to)).for_each(|to| *to = OTHER.to_owned());
+        options.rename.extend(rare.iter().map(|name| (name.clone(), OTHER.to_owned())));
+        for document in &mut documents {
+            let spans = document.spans.iter_mut().map(|span| &mut span.entity_type);
+            spans.chain(&mut document.entity_types).filter(|name| rare.contains(*name)).for_each(|name| {
+                OTHER.clone_into(name);
+            });
         }
     }
-    kept.sort();
-    kept
+    options.min_mentions = 0;
+    documents
 }
 
-fn read_documents(file: &Path, left_out: &mut LeftOut) -> Result<Vec<PubtatorDocument>, Error> {
-    let name = file.display().to_string();
-    let input = BufReader::new(File::open(file).map_err(|error| Error::io(file, error))?);
-    let mut documents = Vec::new();
-    let mut first_error = None;
-    for document in Reader::new(input, &name, &ReadOptions::default()) {
-        match document {
-            Ok(document) => documents.push(document),
-            Err(error) => {
-                if let Reason::Io(source) = error.reason {
-                    return Err(Error::io(file, source));
-                }
-                tracing::warn!("{error}");
-                left_out.broken_records += 1;
-                first_error.get_or_insert(error);
-            }
+/// The document with its types as indices. Passages without text have nothing to learn from.
+fn indexed(document: records::LabeledDocument, types: &[String]) -> LabeledDocument {
+    let annotated = types.iter().map(|name| document.entity_types.contains(name)).collect();
+    let mut passages: Vec<LabeledPassage> = document
+        .passages
+        .iter()
+        .zip(crate::labels::joined_offsets(&document.passages))
+        .map(|(passage, offset)| LabeledPassage {
+            text: passage.text.clone(),
+            offset,
+            spans: Vec::new(),
+            open: Vec::new(),
+        })
+        .collect();
+    for span in &document.spans {
+        if let Some(entity_type) = types.iter().position(|name| *name == span.entity_type) {
+            let span_of_type = Span { begin: span.begin, end: span.end, entity_type };
+            passages[span.passage as usize].spans.push(span_of_type);
         }
     }
-    match (documents.is_empty(), first_error) {
-        (true, Some(error)) => Err(Error::Usage(format!("{name} holds no PubTator document ({error})"))),
-        (true, None) => Err(Error::Usage(format!("{name} holds no PubTator document"))),
-        (false, _) => Ok(documents),
+    for open in &document.open {
+        passages[open.passage as usize].open.push((open.begin, open.end));
     }
-}
-
-/// All types, the most frequent first.
-fn types_by_frequency<'a>(
-    documents: impl Iterator<Item = &'a PubtatorDocument>,
-    renamed: &impl Fn(&str) -> String,
-) -> Vec<String> {
-    let mut counts: BTreeMap<String, usize> = BTreeMap::new();
-    for annotation in documents.flat_map(|document| &document.annotations) {
-        *counts.entry(renamed(&annotation.entity_type)).or_default() += 1;
-    }
-    counts.remove("");
-    let mut types: Vec<(String, usize)> = counts.into_iter().collect();
-    types.sort_by_key(|(name, count)| (std::cmp::Reverse(*count), name.clone()));
-    types.into_iter().map(|(name, _)| name).collect()
+    passages.retain(|passage| !passage.text.is_empty());
+    LabeledDocument { id: document.document_id, passages, annotated }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::fs::File;
     use std::io::Write;
 
     /// Reads files given as (name, content).
@@ -437,6 +350,7 @@ mod tests {
             types: vec!["Gene".into()],
             rename: [("Protein".into(), "Gene".into()), ("Domain".into(), String::new())].into(),
             open: vec![OpenWords { files: vec!["a".into()], words: vec!["gh".into()] }],
+            ..DataOptions::default()
         };
         let data = read(&[("a.txt", text)], &options).unwrap();
         assert_eq!(data.documents[0].passages.len(), 1);
@@ -451,17 +365,16 @@ mod tests {
         let data = read(&[("a", text)], &DataOptions::default()).unwrap();
         assert_eq!(data.documents[0].passages[0].spans, [span(3, 13, 0)]);
         assert_eq!(data.documents[0].passages[0].open, [(0, 5)]);
-        let expected =
-            LeftOut { broken_records: 1, misplaced_annotations: 1, overlapped_annotations: 1, differing_copies: 1 };
-        assert_eq!(data.left_out, expected);
-        assert!(data.left_out.to_string().starts_with("1 broken records, 1 annotations whose offsets"));
+        assert_eq!(
+            data.left_out.to_string(),
+            "1 unreadable records, 1 copies of a document with a differing text, \
+             1 annotations whose offsets do not select their text, 1 annotations that overlap another one"
+        );
     }
 
     #[test]
     fn files_without_documents_or_types_are_refused() {
-        for (content, said) in
-            [("", "holds no PubTator document"), ("hello\n", "line 1"), ("1|t|a\n1|a|b\n", "no entity type")]
-        {
+        for (content, said) in [("", "is empty"), ("hello\n", "in no format"), ("1|t|a\n1|a|b\n", "no entity type")] {
             let error = read(&[("a", content)], &DataOptions::default()).unwrap_err();
             assert!(error.to_string().contains(said), "{error}");
             assert_eq!(error.exit_code(), 2);
@@ -470,18 +383,51 @@ mod tests {
         assert!(error.to_string().starts_with("nowhere.pubtator: "), "{error}");
     }
 
+    /// Three genes, two diseases, a cell and a domain.
+    const INVENTORY: &str = "1|t|ga gb gc da db ca pa\n1|a|\n1\t0\t2\tga\tT116\t\n1\t3\t5\tgb\tT028\t\n1\t6\t8\tgc\tT028\t\n\
+                             1\t9\t11\tda\tT047\t\n1\t12\t14\tdb\tT191\t\n1\t15\t17\tca\tT025\t\n1\t18\t20\tpa\tT087\t\n";
+
     #[test]
-    fn the_held_out_share_is_stable_and_disjoint() {
-        let file = |ids: std::ops::Range<u32>| {
-            ids.map(|id| format!("{id}|t|BRCA1\n{id}|a|\n{id}\t0\t5\tBRCA1\tGene\t\n\n")).collect::<String>()
-        };
-        let mut few = read(&[("a", &file(0..100))], &DataOptions::default()).unwrap();
-        let mut many = read(&[("a", &file(0..400))], &DataOptions::default()).unwrap();
-        let (few_held_out, many_held_out) = (few.hold_out(0.2), many.hold_out(0.2));
-        let ids = |data: &Dataset| data.documents.iter().map(|document| document.id.clone()).collect::<BTreeSet<_>>();
-        assert!(ids(&few_held_out).is_subset(&ids(&many_held_out)));
-        assert!(ids(&many).is_disjoint(&ids(&many_held_out)));
-        assert!((50..110).contains(&many_held_out.documents.len()), "{}", many_held_out.documents.len());
-        assert_eq!(many.documents.len() + many_held_out.documents.len(), 400);
+    fn a_type_map_consolidates_and_rare_types_become_other() {
+        let folder = tempfile::tempdir().unwrap();
+        let map = "T116 = \"Gene\"\nT028 = \"Gene\"\nT047 = \"Disease\"\nT191 = \"Disease\"\nT087 = \"\"\n";
+        std::fs::write(folder.path().join("map.toml"), map).unwrap();
+        let mut options = DataOptions { type_map: Some("map.toml".into()), min_mentions: 3, ..DataOptions::default() };
+        options.rename.insert("T025".into(), "Cell".into());
+        options.read_type_map(folder.path()).unwrap();
+        let data = read(&[("a", INVENTORY)], &options).unwrap();
+        assert_eq!(data.types, ["Gene", OTHER]);
+        assert_eq!(data.mentions_by_type(), [3, 3]);
+        assert!(data.documents[0].is_complete());
+        assert_eq!(data.documents[0].passages[0].open, [(18, 20)]);
+        // Other data is read alike, whatever its own counts are.
+        let few = "2|t|da gb ca\n2|a|\n2\t0\t2\tda\tT047\t\n2\t3\t5\tgb\tT028\t\n2\t6\t8\tca\tT025\t\n";
+        let same = read(&[("b", few)], &data.options).unwrap();
+        assert_eq!(same.types, data.types);
+        assert_eq!(same.documents[0].passages[0].spans, [span(0, 2, 1), span(3, 5, 0), span(6, 8, 1)]);
+
+        let left_out = DataOptions { rare: Rare::LeaveOut, ..options.clone() };
+        let data = read(&[("a", INVENTORY)], &left_out).unwrap();
+        assert_eq!((data.types.as_slice(), data.mentions_by_type()), (&["Gene".to_owned()][..], vec![3]));
+        assert_eq!(data.documents[0].passages[0].open, [(18, 20)]);
+        let none = read(&[("a", INVENTORY)], &DataOptions { min_mentions: 100, ..options }).unwrap_err();
+        assert!(none.to_string().contains("min_mentions"), "{none}");
+
+        std::fs::write(folder.path().join("map.toml"), "T116 = 5\n").unwrap();
+        let mut options = DataOptions { type_map: Some("map.toml".into()), ..DataOptions::default() };
+        let error = options.read_type_map(folder.path()).unwrap_err();
+        assert!(error.to_string().contains("map.toml") && error.exit_code() == 2, "{error}");
+    }
+
+    #[test]
+    fn files_of_any_format_make_one_dataset() {
+        let line = "{\"document_id\": \"pmid:1\", \"passages\": [{\"section\": \"title\", \"text\": \"BRCA1 in mice\"}, \
+                    {\"text\": \"TP53 too.\"}], \"spans\": [], \"entity_types\": [\"Disease\"], \
+                    \"open\": [{\"passage\": 1, \"begin\": 5, \"end\": 8}]}\n";
+        let options = DataOptions { types: vec!["Gene".into(), "Disease".into()], ..DataOptions::default() };
+        let data = read(&[("a.pubtator", GENES), ("b.jsonl", line)], &options).unwrap();
+        assert_eq!((data.documents.len(), data.documents[0].id.as_str()), (1, "pmid:1"));
+        assert!(data.documents[0].is_complete() && data.left_out.is_empty());
+        assert_eq!(data.documents[0].passages[1].open, [(5, 8)]);
     }
 }

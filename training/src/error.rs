@@ -1,5 +1,6 @@
 //! Why a training or evaluation run ended, and with which exit code.
 
+use litflow::ErrorClass;
 use std::path::{Path, PathBuf};
 
 /// What went wrong. The message names the file and the way out.
@@ -28,6 +29,23 @@ pub enum Error {
     /// The tagging engine failed at a document.
     #[error(transparent)]
     Tag(#[from] litflow::tagger::Error),
+    /// The cluster could not be reached, or refused.
+    #[error(transparent)]
+    Bus(#[from] litflow::bus::Error),
+    /// What the cluster did not take.
+    #[error(transparent)]
+    Publish(#[from] litflow::bus::publisher::PublishError),
+    /// The configuration is wrong.
+    #[error(transparent)]
+    Config(#[from] litflow::config::Error),
+    /// A snapshot is not what it was when it was taken.
+    #[error("{folder}: {reason}; take another snapshot")]
+    Snapshot {
+        /// The snapshot's folder.
+        folder: PathBuf,
+        /// What is wrong.
+        reason: String,
+    },
     /// libtorch failed.
     #[error("libtorch: {0}")]
     Torch(#[from] tch::TchError),
@@ -47,10 +65,18 @@ impl Error {
         Self::Io { file: file.to_owned(), source }
     }
 
-    /// The process's exit code: 2 for a wrong command or configuration, 1 for everything else.
+    /// The process's exit code: 2 for a wrong command or configuration, 4 where the broker is in a fatal state, 1 for
+    /// everything else.
     pub fn exit_code(&self) -> u8 {
+        use litflow::bus::Error as Bus;
+        use litflow::bus::publisher::PublishError;
         match self {
-            Self::Usage(_) => 2,
+            Self::Usage(_) | Self::Config(_) => 2,
+            Self::Bus(error) | Self::Publish(PublishError::Bus(error)) => match error {
+                Bus::Options(_) | Bus::Property { .. } => 2,
+                Bus::Fenced { .. } | Bus::Kafka { class: ErrorClass::Fatal, .. } => 4,
+                _ => 1,
+            },
             _ => 1,
         }
     }

@@ -2,12 +2,14 @@
 
 use crate::analysis::{Metrics, Outcome, PassageOutcome, Predicted, Training, bootstrap};
 use crate::checkpoint::Epoch;
-use crate::dataset::{DataOptions, Dataset, LabeledDocument, LabeledPassage, LeftOut};
+use crate::dataset::{DataOptions, Dataset, LabeledDocument, LabeledPassage};
 use crate::error::Error;
+use crate::labels::LeftOut;
 use crate::publish::RECIPE;
 use crate::recipe::Recipe;
 use crate::report::{Champion, METRICS, Report};
 use crate::scorer::Span;
+use crate::split::HoldOut;
 use futures::{StreamExt, TryStreamExt};
 use litflow::article::{Document, Passage, Section};
 use litflow::model::{Model, Options};
@@ -57,7 +59,7 @@ pub fn evaluate(directory: &Path, files: &[PathBuf], scope: Scope, options: &Opt
     let data_options = DataOptions { types: types.clone(), ..recipe.data };
     let mut data = Dataset::read(files, &data_options)?;
     if scope == Scope::HeldOut {
-        data.documents = data.hold_out(recipe.dev_share).documents;
+        data.documents = data.hold_out(&HoldOut::Share(recipe.dev_share)).documents;
         if data.documents.is_empty() {
             return Err(Error::Usage("none of the documents was held out of this model's training".into()));
         }
@@ -164,7 +166,7 @@ fn document_of(document: &LabeledDocument) -> Document {
         Passage::new(section, passage.text.clone())
     };
     Document {
-        article_id: format!("pmid:{}", document.id),
+        article_id: document.id.clone(),
         article_version: 1,
         passages: document.passages.iter().map(passage).collect(),
     }

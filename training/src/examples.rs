@@ -1,9 +1,10 @@
 //! From labelled documents to batches: sentences, words and pieces as inference sees them, and for each
 //! word the tags that its annotation allows.
 
-use crate::dataset::{Dataset, LabeledDocument, LabeledPassage, unit_hash};
+use crate::dataset::{Dataset, LabeledDocument, LabeledPassage};
 use crate::error::Error;
 use crate::random::SplitMix;
+use crate::split::{local_id, unit_hash};
 use litflow::model::{LabelSet, Tag};
 use litflow::tagger::encode::{SentenceTokenizer, Word, segments};
 use litflow::text::{CodePoints, sentences};
@@ -128,7 +129,7 @@ pub fn thin_out(examples: Vec<Example>, dataset: &Dataset, labels: &LabelSet, ke
     let kept = |example: &Example| {
         let document = &dataset.documents[example.document];
         let has_mention = example.allowed.iter().any(|set| set.count_ones() == 1 && set & begins != 0);
-        let place = || format!("{} {} {}", document.id, example.passage, example.words[0].0);
+        let place = || format!("{} {} {}", local_id(&document.id), example.passage, example.words[0].0);
         has_mention || document.is_complete() || unit_hash(&place()) < keep
     };
     examples.into_iter().filter(kept).collect()

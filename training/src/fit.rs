@@ -2,9 +2,10 @@
 
 use crate::calibrate::temperature;
 use crate::checkpoint::{self, Best, Epoch, Running, State};
-use crate::dataset::{DataOptions, Dataset, LeftOut};
+use crate::dataset::{DataOptions, Dataset};
 use crate::error::Error;
 use crate::examples::{Encoder, Example, MAX_LABELS, shuffled_batches, thin_out};
+use crate::labels::LeftOut;
 use crate::loss::{label_adjustments, loss};
 use crate::network::Network;
 use crate::optimizer::{AdamW, schedule};
@@ -12,6 +13,7 @@ use crate::progress::Progress;
 use crate::publish;
 use crate::recipe::{Documents, Recipe};
 use crate::scorer::{Report, Scorer};
+use crate::split::HoldOut;
 use litflow::model::device::compute_kind;
 use litflow::model::{Directory, LabelSet};
 use litflow::tagger::encode::SentenceTokenizer;
@@ -24,10 +26,12 @@ use tokenizers::Tokenizer;
 /// What is asked for.
 #[derive(Debug, Clone)]
 pub struct Request {
-    /// PubTator files to learn from.
+    /// Files or snapshots to learn from.
     pub data: Vec<PathBuf>,
-    /// PubTator files to develop on; a share of `data` where there are none.
+    /// Files or snapshots to develop on; a share of `data` where there are none.
     pub dev: Vec<PathBuf>,
+    /// A list of documents that are neither learned from nor developed on.
+    pub hold_out: Option<PathBuf>,
     /// The directory of the encoder to start from, or of a model, whose head then is kept for the labels it knows.
     pub encoder: PathBuf,
     /// Where the model directory is to lie.
@@ -108,7 +112,7 @@ impl<'a> Run<'a> {
     fn start(request: &'a Request, data: &Prepared, network: Network) -> Result<Self, Error> {
         let recipe = &request.recipe;
         let fresh = State {
-            recipe: recipe.clone(),
+            recipe: settled_recipe(recipe, &data.train),
             train_digest: data.train.digest(),
             dev_digest: data.dev.digest(),
             steps: 0,
@@ -215,7 +219,7 @@ impl<'a> Run<'a> {
             checkpoint::clear(&self.request.out)?;
         }
         self.progress.finish();
-        Ok(Outcome { interrupted, left_out: data.train.left_out, best: self.state.best().cloned() })
+        Ok(Outcome { interrupted, left_out: data.train.left_out.clone(), best: self.state.best().cloned() })
     }
 
     fn save(&self) -> Result<(), Error> {
@@ -295,12 +299,19 @@ fn prepare(request: &Request) -> Result<(Prepared, Network), Error> {
 fn read_data(request: &Request) -> Result<(Dataset, Dataset), Error> {
     let recipe = &request.recipe;
     let mut train = Dataset::read(&request.data, &recipe.data)?;
+    let hold_out = request.hold_out.as_deref().map(HoldOut::read).transpose()?;
+    let held_out = hold_out.as_ref().map(|rule| train.hold_out(rule).documents.len());
+    if let (Some(count), Some(file)) = (held_out, &request.hold_out) {
+        eprintln!("{count} documents of {} are held out", file.display());
+    }
     let dev = if request.dev.is_empty() {
-        train.hold_out(recipe.dev_share)
+        train.hold_out(&HoldOut::Share(recipe.dev_share))
     } else {
         // The types are those of the training data, in the same order.
-        let options = DataOptions { types: train.types.clone(), ..recipe.data.clone() };
-        let dev = Dataset::read(&request.dev, &options)?;
+        let mut dev = Dataset::read(&request.dev, &train.options)?;
+        if let Some(rule) = &hold_out {
+            dev.hold_out(rule);
+        }
         train.remove_documents_of(&dev);
         dev
     };
@@ -337,6 +348,12 @@ fn plan(recipe: &Recipe, train: &Dataset, examples: &[Example]) -> Result<Vec<St
         stages.push(StagePlan { number, examples, epochs });
     }
     Ok(stages)
+}
+
+/// The recipe with what the data decided about its types, so that other data is read alike.
+fn settled_recipe(recipe: &Recipe, train: &Dataset) -> Recipe {
+    let data = DataOptions { types: recipe.data.types.clone(), ..train.options.clone() };
+    Recipe { data, ..recipe.clone() }
 }
 
 /// The output folder: new or empty, unless a run is resumed.
@@ -416,6 +433,7 @@ mod tests {
         Request {
             data: vec![folder.join("corpus.pubtator")],
             dev: Vec::new(),
+            hold_out: None,
             encoder: folder.join("encoder"),
             out: folder.join(out),
             recipe,

@@ -1,6 +1,7 @@
 //! Fine-tuning and evaluation of litflow's models.
 //!
-//! The modules follow the way of the data: [`dataset`] reads and merges labelled documents, [`examples`]
+//! The modules follow the way of the data: [`labels`] reads, checks and writes labelled documents, [`snapshot`]
+//! takes them from their topic, [`dataset`] makes training data of them, [`split`] holds some of it out, [`examples`]
 //! makes sentences and batches of them, [`network`] is the model in training, [`loss`] and [`optimizer`]
 //! teach it, [`fit`] is the loop, [`checkpoint`] what it can go on from, [`publish`] the model directory
 //! that comes out. [`evaluate`] runs a finished model as the worker does, [`scorer`] and [`analysis`] tell what
@@ -15,6 +16,7 @@ pub mod evaluate;
 pub mod examples;
 pub mod fit;
 pub mod gate;
+pub mod labels;
 pub mod loss;
 pub mod mlflow;
 pub mod network;
@@ -26,6 +28,8 @@ pub mod random;
 pub mod recipe;
 pub mod report;
 pub mod scorer;
+pub mod snapshot;
+pub mod split;
 #[cfg(test)]
 #[path = "../tests/support/mod.rs"]
 mod testing;

@@ -1,12 +1,14 @@
 //! `litflow-train`: trains and measures litflow's models.
 
+mod commands;
+
 use anyhow::Context;
 use clap::{Args, Parser, Subcommand};
 use litflow::model::device::{self, DeviceChoice, Options};
+use litflow_training::Error;
 use litflow_training::evaluate::{Scope, evaluate};
 use litflow_training::fit::{Request, fit};
 use litflow_training::recipe::Recipe;
-use litflow_training::{Error, dataset::LeftOut};
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -28,10 +30,14 @@ enum Command {
     /// Measures a model on labelled documents, as the worker would run it.
     #[command(after_help = EVAL_HELP)]
     Eval(EvalArgs),
+    Import(commands::import::Args),
+    Export(commands::export::Args),
+    Snapshot(commands::snapshot::Args),
+    HoldOut(commands::hold_out::Args),
 }
 
 const EXIT_CODES: &str = "Exit codes: 0 done; 1 failed; 2 wrong usage or configuration; 3 done, but some input was \
-left out (counted on stderr); 130 interrupted.";
+left out (counted on stderr); 4 the broker is in a fatal state; 130 interrupted.";
 
 const FIT_HELP: &str = "\
 Each file annotates the types that occur in it; of other types its text says nothing. An article in several
@@ -55,12 +61,15 @@ Examples:
 
 #[derive(Args)]
 struct FitArgs {
-    /// PubTator files to learn from; of copies of an article the first file has the say.
-    #[arg(long, required = true, num_args = 1.., value_name = "FILE")]
+    /// Snapshots, or files in any format of labels; of copies of an article the first has the say.
+    #[arg(long, required = true, num_args = 1.., value_name = "PATH")]
     data: Vec<PathBuf>,
-    /// PubTator files to develop on; their articles are taken out of --data.
-    #[arg(long, num_args = 1.., value_name = "FILE")]
+    /// The same to develop on; their articles are taken out of --data.
+    #[arg(long, num_args = 1.., value_name = "PATH")]
     dev: Vec<PathBuf>,
+    /// A list of documents that training must never see, as `hold-out` makes it.
+    #[arg(long, value_name = "FILE")]
+    hold_out: Option<PathBuf>,
     /// The pretrained encoder, a directory in Hugging Face's layout; or a model, to go on from: its head is kept for
     /// the labels that it knows.
     #[arg(long, value_name = "DIR")]
@@ -90,8 +99,8 @@ struct EvalArgs {
     /// The model directory.
     #[arg(long, value_name = "DIR")]
     model: PathBuf,
-    /// PubTator files with gold annotations.
-    #[arg(long, required = true, num_args = 1.., value_name = "FILE")]
+    /// Snapshots, or files in any format of labels.
+    #[arg(long, required = true, num_args = 1.., value_name = "PATH")]
     data: Vec<PathBuf>,
     /// Only the documents that the model's own recipe held out of its training data.
     #[arg(long)]
@@ -99,7 +108,7 @@ struct EvalArgs {
     /// Another model, measured on the same documents: is the difference one?
     #[arg(long, value_name = "DIR")]
     champion: Option<PathBuf>,
-    /// PubTator files that the model was trained on: tells mentions that it has seen from those it has not.
+    /// What the model was trained on: tells mentions that it has seen from those it has not.
     #[arg(long, num_args = 1.., value_name = "FILE")]
     trained_on: Vec<PathBuf>,
     /// Write metrics.json, report.md and plots into this folder.
@@ -117,6 +126,10 @@ fn main() -> ExitCode {
     let result = match Cli::parse().command {
         Command::Fit(args) => run_fit(args),
         Command::Eval(args) => run_eval(&args),
+        Command::Import(args) => args.run(),
+        Command::Export(args) => args.run(),
+        Command::Snapshot(args) => args.run(),
+        Command::HoldOut(args) => args.run(),
     };
     result.unwrap_or_else(|error| {
         eprintln!("error: {error:#}");
@@ -143,6 +156,7 @@ fn run_fit(args: FitArgs) -> anyhow::Result<ExitCode> {
     let request = Request {
         data: args.data,
         dev: args.dev,
+        hold_out: args.hold_out,
         encoder: args.encoder,
         out: args.out,
         recipe,
@@ -158,7 +172,7 @@ fn run_fit(args: FitArgs) -> anyhow::Result<ExitCode> {
         eprintln!("stopped; the same command with --resume goes on");
         return Ok(ExitCode::from(130));
     }
-    Ok(exit_code(&outcome.left_out))
+    Ok(commands::told_left_out(&outcome.left_out))
 }
 
 fn run_eval(args: &EvalArgs) -> anyhow::Result<ExitCode> {
@@ -177,7 +191,7 @@ fn run_eval(args: &EvalArgs) -> anyhow::Result<ExitCode> {
     }
     if args.json {
         let mut json = serde_json::to_value(&report)?;
-        json["left_out"] = serde_json::to_value(evaluation.left_out)?;
+        json["left_out"] = serde_json::to_value(&evaluation.left_out)?;
         println!("{json:#}");
     } else {
         let model = &report.model;
@@ -187,14 +201,5 @@ fn run_eval(args: &EvalArgs) -> anyhow::Result<ExitCode> {
             println!("\n{}", champion.verdict());
         }
     }
-    Ok(exit_code(&evaluation.left_out))
-}
-
-/// 0, or 3 where something was left out, which is said on stderr.
-fn exit_code(left_out: &LeftOut) -> ExitCode {
-    if left_out.is_empty() {
-        return ExitCode::SUCCESS;
-    }
-    eprintln!("left out: {left_out}");
-    ExitCode::from(3)
+    Ok(commands::told_left_out(&evaluation.left_out))
 }

@@ -103,7 +103,7 @@ fn wrong_input_is_named_and_has_its_exit_code() {
     };
     for (output, code, said) in [
         (replaced("corpus.pubtator", "nowhere"), 1, "nowhere"),
-        (replaced("corpus.pubtator", "empty"), 2, "no PubTator document"),
+        (replaced("corpus.pubtator", "empty"), 2, "holds no labelled document"),
         (replaced("encoder", "nowhere"), 1, "nowhere"),
         (replaced("recipe.toml", "bad.toml"), 2, "epochs"),
         (run(folder.path(), &["fit", "--data", "corpus.pubtator"]), 2, "--encoder"),

@@ -1,31 +1,95 @@
 //! BioC, the exchange format of NCBI's text-mining services: XML and JSON.
 //!
-//! A document's passages are taken with their text as it stands, to the character; gold annotations and
-//! relations are ignored. Section titles (`title_1`, …) become the heading of what follows, references
-//! are left out. PMC's and PubTator 3's names of sections are known; `docs/articles.md` has the table.
+//! An article has a document's passages with their text as it stands, to the character; section
+//! titles (`title_1`, …) become the heading of what follows, references are left out, and so are gold
+//! annotations. [`documents`] gives the documents whole, with their annotations. PMC's and PubTator 3's names
+//! of sections are known; `docs/articles.md` has the table. Relations are passed over.
 
 mod json;
 mod xml;
 
-pub(super) use json::JsonDocuments;
-pub(super) use xml::DIALECT;
+pub(super) use self::json::event;
 
-use super::record::{article_id, is_pmcid, is_pmid};
+use super::input::Input;
+use super::json::JsonRecords;
+use super::record::{Options, RecordError, article_id, is_pmcid, is_pmid};
+use super::xml::records::{Dialect, XmlRecords};
 use super::{ArticleEvent, ArticleIds, Passage, Section, section};
 use std::collections::HashMap;
 
 /// A document of either syntax.
-#[derive(Default)]
-struct BiocDocument {
-    id: String,
-    infons: HashMap<String, String>,
-    passages: Vec<BiocPassage>,
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct BiocDocument {
+    /// The id as the file has it; not empty.
+    pub id: String,
+    /// Its infons.
+    pub infons: Infons,
+    /// Its passages in order.
+    pub passages: Vec<BiocPassage>,
 }
 
-#[derive(Default)]
-struct BiocPassage {
-    infons: HashMap<String, String>,
-    text: String,
+/// Keys and values without a schema: `type`, `section_type`, `article-id_pmc`, …
+pub type Infons = HashMap<String, String>;
+
+/// A passage with its annotations.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct BiocPassage {
+    /// Its infons.
+    pub infons: Infons,
+    /// Where it starts in the document; `None` where the file does not say.
+    pub offset: Option<u32>,
+    /// The text, unaltered; that of its sentences, joined by spaces, where it has none itself.
+    pub text: String,
+    /// The annotations of the passage and of its sentences.
+    pub annotations: Vec<BiocAnnotation>,
+}
+
+/// An annotation as the file has it.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct BiocAnnotation {
+    /// Its infons; `type` is the entity type.
+    pub infons: Infons,
+    /// The text that it marks, as the file says.
+    pub text: String,
+    /// Where it lies in the document, `(offset, length)`; more than one where it is discontinuous.
+    pub locations: Vec<(u32, u32)>,
+}
+
+/// XML that becomes articles.
+pub(super) const DIALECT: Dialect<ArticleEvent> = xml::dialect(xml::events);
+
+/// The documents of an input, XML or JSON. `file` names it in errors.
+pub fn documents(
+    input: Input,
+    file: String,
+    options: &Options,
+) -> Box<dyn Iterator<Item = Result<BiocDocument, RecordError>> + Send> {
+    static DIALECT: Dialect<BiocDocument> = xml::dialect(xml::documents);
+    if input.is_xml() {
+        Box::new(XmlRecords::new(input.reader, file, &DIALECT, &input.head, options))
+    } else {
+        Box::new(JsonRecords::new(input.reader, file, options, json::document))
+    }
+}
+
+impl BiocPassage {
+    /// A passage's kind and section in lower case: the infons `type` and `section_type`.
+    fn names(&self) -> (String, String) {
+        let infon = |key: &str| self.infons.get(key).map(|value| value.to_lowercase()).unwrap_or_default();
+        (infon("type"), infon("section_type"))
+    }
+
+    /// Whether it is the document's title.
+    pub fn is_title(&self) -> bool {
+        let (kind, named) = self.names();
+        matches!(kind.as_str(), "front" | "title") || (named == "title" && kind != "footnote")
+    }
+
+    /// Its section by the fixed list; that of a title is told by [`is_title`](Self::is_title).
+    pub fn section(&self) -> Section {
+        let (kind, named) = self.names();
+        section_of(&kind, &named)
+    }
 }
 
 impl BiocDocument {
@@ -57,14 +121,14 @@ impl BiocDocument {
         event.journal = find("journal-title").or_else(|| find("journal"));
         event.published = find("year").filter(|year| year.len() == 4 && year.bytes().all(|b| b.is_ascii_digit()));
         let mut heading = None;
-        for BiocPassage { infons, text } in self.passages {
-            let infon = |key: &str| infons.get(key).map(|value| value.to_lowercase()).unwrap_or_default();
-            let (kind, named) = (infon("type"), infon("section_type"));
+        for passage in self.passages {
+            let (kind, named) = passage.names();
+            let is_title = passage.is_title();
+            let text = passage.text;
             let is_reference = named == "ref" || matches!(kind.as_str(), "ref" | "reference");
             if is_reference || text.is_empty() {
                 continue;
             }
-            let is_title = matches!(kind.as_str(), "front" | "title") || (named == "title" && kind != "footnote");
             if is_title && event.title.is_none() && event.passages.is_empty() {
                 event.title = Some(text);
             } else if kind.strip_prefix("abstract_").unwrap_or(&kind).starts_with("title") {

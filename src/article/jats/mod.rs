@@ -7,17 +7,17 @@
 mod body;
 
 use self::body::{Blocks, Context, inline};
-use super::record::{Options, Reason, is_pmcid, is_pmid};
-use super::xml::articles::Dialect;
+use super::record::{Options, Reason, all_with_content, is_pmcid, is_pmid};
+use super::xml::records::Dialect;
 use super::xml::{Record, attribute, local_name};
 use super::{ArticleEvent, ArticleIds, Passage, Section};
 use quick_xml::events::BytesStart;
 
-pub(crate) const DIALECT: Dialect = Dialect {
+pub(crate) const DIALECT: Dialect<ArticleEvent> = Dialect {
     records: &["article"],
     wrappers: &["pmc-articleset"],
     header: false,
-    parse,
+    parse: |xml, options, id| all_with_content(parse(xml, options, id)?),
     id_pattern: r#"<article-id[^>]*pub-id-type="(?:pmc|pmcid|pmid|doi)"[^>]*>\s*([^<\s]+)\s*</article-id>"#,
 };
 

@@ -1,8 +1,8 @@
 //! XML records: cut out of a stream (`split`), pulled apart with caps (`Record`), their markup turned
-//! into text (`text`, `mathml`); `articles` iterates over an input.
+//! into text (`text`, `mathml`); `records` iterates over an input.
 
-pub(crate) mod articles;
 pub(crate) mod mathml;
+pub(crate) mod records;
 pub(crate) mod split;
 pub(crate) mod text;
 
@@ -15,21 +15,23 @@ use std::borrow::Cow;
 /// One record's XML, read node by node. Comments, processing instructions and document types are
 /// passed over; nothing is fetched, and no entity but those of XML, HTML and character references is
 /// resolved, so nothing can expand.
-pub(crate) struct Record<'a> {
+pub struct Record<'a> {
     reader: Reader<&'a [u8]>,
     depth: usize,
     max_depth: usize,
 }
 
 /// What an element consists of.
-pub(crate) enum Node<'a> {
+pub enum Node<'a> {
     /// A child element begins and is now the innermost open one.
     Start(BytesStart<'a>),
+    /// Text, entities resolved.
     Text(Cow<'a, str>),
 }
 
 impl<'a> Record<'a> {
-    pub(crate) fn new(bytes: &'a [u8], options: &Options) -> Result<Self, Reason> {
+    /// A record's bytes, to be read from its outermost element on.
+    pub fn new(bytes: &'a [u8], options: &Options) -> Result<Self, Reason> {
         let text = std::str::from_utf8(bytes).map_err(Reason::not_utf8)?;
         let illegal = |byte: u8| byte < b' ' && !matches!(byte, b'\t' | b'\n' | b'\r');
         // Folded over all bytes, so that it is vectorised.
@@ -44,7 +46,7 @@ impl<'a> Record<'a> {
     }
 
     /// The record's outermost element, now open.
-    pub(crate) fn root(&mut self) -> Result<BytesStart<'a>, Reason> {
+    pub fn root(&mut self) -> Result<BytesStart<'a>, Reason> {
         loop {
             match self.next_inside()? {
                 Some(Node::Start(start)) => return Ok(start),
@@ -55,7 +57,7 @@ impl<'a> Record<'a> {
     }
 
     /// The next node inside the innermost open element; `None` when that ends.
-    pub(crate) fn next_inside(&mut self) -> Result<Option<Node<'a>>, Reason> {
+    pub fn next_inside(&mut self) -> Result<Option<Node<'a>>, Reason> {
         loop {
             let event = self.reader.read_event();
             return Ok(match event.map_err(|error| self.malformed(&error))? {
@@ -83,7 +85,7 @@ impl<'a> Record<'a> {
 
     /// The next child element of the innermost open one, text between children passed over; `None`
     /// when that ends. The child is then the innermost open element.
-    pub(crate) fn next_child(&mut self) -> Result<Option<BytesStart<'a>>, Reason> {
+    pub fn next_child(&mut self) -> Result<Option<BytesStart<'a>>, Reason> {
         loop {
             match self.next_inside()? {
                 Some(Node::Start(start)) => return Ok(Some(start)),
@@ -94,7 +96,7 @@ impl<'a> Record<'a> {
     }
 
     /// Passes over the rest of the innermost open element, which is `start`.
-    pub(crate) fn skip(&mut self, start: &BytesStart<'_>) -> Result<(), Reason> {
+    pub fn skip(&mut self, start: &BytesStart<'_>) -> Result<(), Reason> {
         self.depth -= 1;
         match self.reader.read_to_end(start.name()) {
             Ok(_) => Ok(()),
@@ -104,7 +106,7 @@ impl<'a> Record<'a> {
 
     /// The text of the innermost open element, which is a plain value (an id, a date's part, a name):
     /// markup inside it is dropped, its text kept, whitespace collapsed and trimmed.
-    pub(crate) fn value(&mut self) -> Result<String, Reason> {
+    pub fn value(&mut self) -> Result<String, Reason> {
         let mut value = text::TextBuilder::default();
         let mut open = 1;
         while open > 0 {
@@ -118,7 +120,7 @@ impl<'a> Record<'a> {
     }
 
     /// The text of the innermost open element to the character (line ends as XML has them, `\n`).
-    pub(crate) fn verbatim(&mut self) -> Result<String, Reason> {
+    pub fn verbatim(&mut self) -> Result<String, Reason> {
         let mut text = String::new();
         while let Some(node) = self.next_inside()? {
             match node {
@@ -160,14 +162,14 @@ fn resolve<'a>(reference: &quick_xml::events::BytesRef<'a>) -> Result<Cow<'a, st
 }
 
 /// The element's name without its namespace prefix.
-pub(crate) fn local_name<'s>(start: &'s BytesStart<'_>) -> &'s str {
+pub fn local_name<'s>(start: &'s BytesStart<'_>) -> &'s str {
     let name = start.name().0;
     name.rsplit_once(':').map_or(name, |(_, local)| local)
 }
 
 /// An attribute's value, entities resolved; `None` where it is absent or not well-formed. `name`
 /// includes the prefix (`xml:lang`).
-pub(crate) fn attribute(start: &BytesStart<'_>, name: &str) -> Option<String> {
+pub fn attribute(start: &BytesStart<'_>, name: &str) -> Option<String> {
     let attribute = start.attributes().with_checks(false).flatten().find(|attribute| attribute.key.0 == name)?;
     let value =
         attribute.normalized_value_with(quick_xml::XmlVersion::Implicit1_0, 1, quick_xml::escape::resolve_html5_entity);

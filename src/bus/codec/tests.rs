@@ -187,9 +187,10 @@ fn labeled_document() -> impl Strategy<Value = LabeledDocument> {
             identifiers,
         },
     );
-    let rest = (vec(text(), 0..3), text(), maybe(), option::of(any::<i64>()));
+    let open = any::<[u32; 3]>().prop_map(|[passage, begin, end]| OpenSpan { passage, begin, end });
+    let rest = (vec(text(), 0..3), text(), maybe(), option::of(any::<i64>()), vec(open, 0..3));
     (text(), vec(passage(), 0..3), vec(span, 0..3), rest).prop_map(
-        |(document_id, passages, spans, (entity_types, annotator, guideline, annotated_at))| LabeledDocument {
+        |(document_id, passages, spans, (entity_types, annotator, guideline, annotated_at, open))| LabeledDocument {
             document_id,
             passages,
             spans,
@@ -197,6 +198,7 @@ fn labeled_document() -> impl Strategy<Value = LabeledDocument> {
             annotator,
             guideline,
             annotated_at,
+            open,
         },
     )
 }

@@ -1,35 +1,34 @@
-//! The articles of an XML input: records cut out of the stream, each parsed on its own.
+//! The records of an XML input: cut out of the stream, each parsed on its own.
 
 use super::split::{Piece, Splitter};
-use crate::article::ArticleEvent;
 use crate::article::format::root_element;
-use crate::article::record::{Options, Position, Reason, RecordError, with_content};
+use crate::article::record::{Options, Position, Reason, RecordError};
 use quick_xml::events::Event;
 use regex::bytes::Regex;
 use std::collections::VecDeque;
 use std::io::Read;
 
-/// What distinguishes one XML format from another.
-pub(crate) struct Dialect {
+/// What distinguishes one XML format from another, and what its records become.
+pub(crate) struct Dialect<T> {
     /// The elements that are records; they must not nest.
     pub(crate) records: &'static [&'static str],
     /// Root elements that hold nothing but records (and what `header` allows before the first).
     pub(crate) wrappers: &'static [&'static str],
     /// Whether a wrapper may begin with other elements.
     pub(crate) header: bool,
-    /// A record's events.
-    pub(crate) parse: Parse,
+    /// A record's items.
+    pub(crate) parse: Parse<T>,
     /// Finds the id (group 1) in a record that cannot be parsed.
     pub(crate) id_pattern: &'static str,
 }
 
 /// Parses a record; the id is set as soon as it is known, so that an error can name it.
-pub(crate) type Parse = fn(&[u8], &Options, &mut Option<String>) -> Result<Vec<ArticleEvent>, Reason>;
+pub(crate) type Parse<T> = fn(&[u8], &Options, &mut Option<String>) -> Result<Vec<T>, Reason>;
 
-/// Iterates over the articles of one input.
-pub(crate) struct XmlArticles<R> {
+/// Iterates over the items of one input's records.
+pub(crate) struct XmlRecords<R, T: 'static> {
     splitter: Splitter<R>,
-    dialect: &'static Dialect,
+    dialect: &'static Dialect<T>,
     options: Options,
     file: String,
     id_pattern: Regex,
@@ -40,13 +39,13 @@ pub(crate) struct XmlArticles<R> {
     ended: bool,
     /// Where the last record begins.
     position: u64,
-    /// Events of a record that has more than one.
-    queue: VecDeque<ArticleEvent>,
+    /// Items of a record that has more than one.
+    queue: VecDeque<T>,
 }
 
-impl<R: Read> XmlArticles<R> {
+impl<R: Read, T> XmlRecords<R, T> {
     /// `head` is how the input begins; `file` names it in errors.
-    pub(crate) fn new(source: R, file: String, dialect: &'static Dialect, head: &[u8], options: &Options) -> Self {
+    pub(crate) fn new(source: R, file: String, dialect: &'static Dialect<T>, head: &[u8], options: &Options) -> Self {
         let root = std::str::from_utf8(head).ok().and_then(root_element);
         let wrapper = root.filter(|root| dialect.wrappers.contains(root)).map(str::to_owned);
         Self {
@@ -127,13 +126,13 @@ impl<R: Read> XmlArticles<R> {
     }
 }
 
-impl<R: Read> Iterator for XmlArticles<R> {
-    type Item = Result<ArticleEvent, RecordError>;
+impl<R: Read, T> Iterator for XmlRecords<R, T> {
+    type Item = Result<T, RecordError>;
 
     fn next(&mut self) -> Option<Self::Item> {
         loop {
-            if let Some(event) = self.queue.pop_front() {
-                return Some(Ok(event));
+            if let Some(item) = self.queue.pop_front() {
+                return Some(Ok(item));
             }
             if self.ended {
                 return None;
@@ -152,10 +151,8 @@ impl<R: Read> Iterator for XmlArticles<R> {
                     self.any_record = true;
                     self.position = position;
                     let mut id = None;
-                    let events = (self.dialect.parse)(&bytes, &self.options, &mut id)
-                        .and_then(|events| events.into_iter().map(with_content).collect::<Result<Vec<_>, _>>());
-                    match events {
-                        Ok(events) => self.queue.extend(events),
+                    match (self.dialect.parse)(&bytes, &self.options, &mut id) {
+                        Ok(items) => self.queue.extend(items),
                         Err(reason) => {
                             let id = id.or_else(|| self.find_id(&bytes));
                             return Some(Err(self.error(position, id, reason)));

@@ -1,0 +1,104 @@
+//! The commands around the topic `labels`, one file each, and what they share.
+
+pub mod export;
+pub mod hold_out;
+pub mod import;
+pub mod snapshot;
+
+use anyhow::Context;
+use litflow::config::{Config, Flag};
+use litflow_training::Error;
+use litflow_training::labels::{Entry, LeftOut};
+use std::fs::File;
+use std::io::{BufWriter, Write};
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+/// Done, but some input was left out.
+const LEFT_OUT: u8 = 3;
+
+/// The cluster.
+#[derive(clap::Args)]
+#[command(next_help_heading = "Kafka")]
+pub struct Kafka {
+    /// Configuration file of litflow, TOML
+    #[arg(long, value_name = "FILE", env = "LITFLOW_CONFIG", hide_env_values = true)]
+    config: Option<PathBuf>,
+    /// Brokers, host:port, several with commas [config: kafka.bootstrap_servers]
+    #[arg(long, value_name = "SERVERS")]
+    bootstrap_servers: Option<String>,
+}
+
+impl Kafka {
+    /// The configuration in force: file, environment, flags.
+    fn load(&self) -> Result<Config, Error> {
+        let servers = self.bootstrap_servers.clone().map(|value| Flag {
+            name: "--bootstrap-servers",
+            key: "kafka.bootstrap_servers",
+            value,
+        });
+        let flags: Vec<Flag> = servers.into_iter().collect();
+        Ok(Config::load(self.config.as_deref(), std::env::vars_os(), &flags)?.config)
+    }
+}
+
+/// Tells what is left out: the first of it on stderr, all of it in a file where one is named.
+struct Teller {
+    file: Option<(PathBuf, BufWriter<File>)>,
+    told: usize,
+    failed: Option<Error>,
+}
+
+impl Teller {
+    /// More than anybody reads on a terminal.
+    const TOLD: usize = 20;
+
+    fn new(file: Option<&Path>) -> Result<Self, Error> {
+        let create = |path: &Path| match File::create(path) {
+            Ok(file) => Ok((path.to_owned(), BufWriter::new(file))),
+            Err(error) => Err(Error::io(path, error)),
+        };
+        Ok(Self { file: file.map(create).transpose()?, told: 0, failed: None })
+    }
+
+    fn tell(&mut self, entry: &Entry) {
+        self.told += 1;
+        if self.told <= Self::TOLD {
+            eprintln!("left out: {entry}");
+        }
+        if let Some((path, file)) = &mut self.file {
+            let line = serde_json::to_string(entry).expect("an entry is plain data");
+            if let Err(error) = writeln!(file, "{line}") {
+                self.failed.get_or_insert(Error::io(path, error));
+            }
+        }
+    }
+
+    /// Tells the counts; the exit code says whether there were any.
+    fn finish(self, left_out: &LeftOut) -> anyhow::Result<ExitCode> {
+        if let Some((path, mut file)) = self.file {
+            file.flush().with_context(|| path.display().to_string())?;
+        }
+        if let Some(error) = self.failed {
+            return Err(error.into());
+        }
+        if self.told > Self::TOLD {
+            eprintln!("… and {} more", self.told - Self::TOLD);
+        }
+        Ok(told_left_out(left_out))
+    }
+}
+
+/// 0, or 3 where something was left out, which is said on stderr.
+pub fn told_left_out(left_out: &LeftOut) -> ExitCode {
+    if left_out.is_empty() {
+        return ExitCode::SUCCESS;
+    }
+    eprintln!("left out: {left_out}");
+    ExitCode::from(LEFT_OUT)
+}
+
+/// `1 document`, `2 documents`.
+fn counted(count: u64, one: &str) -> String {
+    format!("{count} {one}{}", if count == 1 { "" } else { "s" })
+}

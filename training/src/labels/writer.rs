@@ -1,0 +1,183 @@
+//! Writes labelled documents in any of the formats but Knowtator's, and counts what a format cannot hold.
+
+use super::{Format, bioc, brat, conll, label_studio, prodigy, pubtator};
+use crate::error::Error;
+use litflow::article::Section;
+use litflow::bus::records::{GoldSpan, LabeledDocument, OpenSpan};
+use std::borrow::Cow;
+use std::collections::BTreeMap;
+use std::fmt;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+
+/// Where documents are written to.
+pub struct Writer<'a> {
+    format: Format,
+    out: Out<'a>,
+    /// What the output is called in messages.
+    name: PathBuf,
+    losses: Losses,
+    documents: u64,
+}
+
+enum Out<'a> {
+    Stream(Box<dyn Write + 'a>),
+    Folder(brat::Folder<'a>),
+}
+
+/// What a format could not hold, with the number of documents.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Losses(BTreeMap<&'static str, u64>);
+
+impl<'a> Writer<'a> {
+    /// Writes to a stream.
+    ///
+    /// # Errors
+    /// BRAT, which needs a folder, and Knowtator, which is only read.
+    pub fn to_stream(format: Format, out: Box<dyn Write + 'a>) -> Result<Self, Error> {
+        match format {
+            Format::Brat => Err(Error::Usage("brat has two files a document: name a folder by --out".into())),
+            Format::Knowtator => Err(Error::Usage("knowtator is read only: choose another format".into())),
+            _ => Self::new(format, Out::Stream(out), Path::new("-")),
+        }
+    }
+
+    /// Writes into a folder, which must be new or empty, so that nothing of another export is left in it.
+    ///
+    /// # Errors
+    /// A format that is no folder, and what cannot be written.
+    pub fn to_folder(format: Format, path: &'a Path) -> Result<Self, Error> {
+        if format != Format::Brat {
+            return Err(Error::Usage("only brat is written into a folder".into()));
+        }
+        std::fs::create_dir_all(path).map_err(|error| Error::io(path, error))?;
+        if std::fs::read_dir(path).map_err(|error| Error::io(path, error))?.next().is_some() {
+            return Err(Error::Usage(format!("{} is not empty: name another --out", path.display())));
+        }
+        Self::new(format, Out::Folder(brat::Folder::new(path)), path)
+    }
+
+    fn new(format: Format, mut out: Out<'a>, path: &Path) -> Result<Self, Error> {
+        let name = path.to_owned();
+        if let (Out::Stream(out), Some((begin, _))) = (&mut out, frame(format)) {
+            out.write_all(begin.as_bytes()).map_err(|error| Error::io(&name, error))?;
+        }
+        Ok(Self { format, out, name, losses: Losses::default(), documents: 0 })
+    }
+
+    /// Writes a document; false where the format cannot hold its text at all, and it was left out.
+    pub fn write(&mut self, document: &LabeledDocument) -> Result<bool, Error> {
+        let losses = &mut self.losses;
+        losses.count(!document.open.is_empty() && !holds_everything(self.format), "stretches left open");
+        let out = match &mut self.out {
+            Out::Folder(folder) => {
+                folder.write(document, losses).map_err(|error| Error::io(&self.name, error))?;
+                self.documents += 1;
+                return Ok(true);
+            }
+            Out::Stream(out) => out.as_mut(),
+        };
+        let separator = if self.documents > 0 { ",\n" } else { "" };
+        let written = match self.format {
+            Format::Pubtator => pubtator::write(document, out, losses),
+            Format::Conll => conll::write(document, out, losses),
+            Format::BiocJson => write!(out, "{separator}{}", bioc::to_json(document)),
+            Format::BiocXml if !bioc::fits_xml(document) => return Ok(false),
+            Format::BiocXml => bioc::write_xml(document, out),
+            Format::LabelStudio => write!(out, "{separator}{}", label_studio::task(document, losses)),
+            Format::Prodigy => writeln!(out, "{}", prodigy::line(document, losses)),
+            Format::Jsonl | Format::Brat | Format::Knowtator => {
+                writeln!(out, "{}", serde_json::to_string(document).expect("a document is plain data"))
+            }
+        };
+        written.map_err(|error| Error::io(&self.name, error))?;
+        self.documents += 1;
+        Ok(true)
+    }
+
+    /// Ends the output; returns what the format could not hold.
+    pub fn finish(self) -> Result<Losses, Error> {
+        let ended = match self.out {
+            Out::Folder(folder) => folder.finish(),
+            Out::Stream(mut out) => {
+                let end = frame(self.format).map_or("", |(_, end)| end);
+                out.write_all(end.as_bytes()).and_then(|()| out.flush())
+            }
+        };
+        ended.map_err(|error| Error::io(&self.name, error))?;
+        Ok(self.losses)
+    }
+}
+
+/// Formats that hold every field of a document.
+fn holds_everything(format: Format) -> bool {
+    matches!(format, Format::Jsonl | Format::BiocJson | Format::BiocXml)
+}
+
+/// What stands before and after all documents.
+fn frame(format: Format) -> Option<(&'static str, &'static str)> {
+    match format {
+        Format::BiocJson => Some(bioc::JSON_FRAME),
+        Format::BiocXml => Some(bioc::XML_FRAME),
+        Format::LabelStudio => Some(("[\n", "\n]\n")),
+        _ => None,
+    }
+}
+
+impl Losses {
+    /// Counts a document that loses this.
+    pub(super) fn count(&mut self, lost: bool, what: &'static str) {
+        if lost {
+            *self.0.entry(what).or_default() += 1;
+        }
+    }
+
+    /// Counts what stands beside the text and the spans, in formats that have no place for it.
+    pub(super) fn count_names(&mut self, document: &LabeledDocument) {
+        let named = |section: Section| !matches!(section, Section::Title | Section::Abstract | Section::Body);
+        let of_passage =
+            document.passages.iter().any(|p| named(p.section) || p.heading.is_some() || p.language.is_some());
+        self.count(of_passage, "names of sections");
+        let absent = |name: &String| !document.spans.iter().any(|span| span.entity_type == *name);
+        self.count(document.entity_types.iter().any(absent), "types that were looked for and do not occur");
+        self.count(document.guideline.is_some() || document.annotated_at.is_some(), "guideline and time");
+    }
+}
+
+impl fmt::Display for Losses {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let parts: Vec<String> = self.0.iter().map(|(what, count)| format!("{what} ({count} documents)")).collect();
+        f.write_str(&parts.join(", "))
+    }
+}
+
+impl Losses {
+    /// Whether everything was held.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+}
+
+/// The spans of a passage: they are ordered by passage.
+pub(super) fn spans_of(document: &LabeledDocument, passage: usize) -> &[GoldSpan] {
+    let begin = document.spans.partition_point(|span| (span.passage as usize) < passage);
+    let end = document.spans.partition_point(|span| span.passage as usize <= passage);
+    &document.spans[begin..end]
+}
+
+/// The open stretches of a passage, ordered alike.
+pub(super) fn open_of(document: &LabeledDocument, passage: usize) -> &[OpenSpan] {
+    let begin = document.open.partition_point(|open| (open.passage as usize) < passage);
+    let end = document.open.partition_point(|open| open.passage as usize <= passage);
+    &document.open[begin..end]
+}
+
+/// The text with a space for each line break and tab, so that offsets hold.
+pub(super) fn one_line<'t>(text: &'t str, losses: &mut Losses) -> Cow<'t, str> {
+    let breaks = ['\n', '\r', '\t'];
+    if !text.contains(breaks) {
+        return text.into();
+    }
+    losses.count(true, "line breaks and tabs became spaces");
+    text.replace(breaks, " ").into()
+}

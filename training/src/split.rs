@@ -1,0 +1,192 @@
+//! Which documents no training sees: a share by hash, or a list that stays the same over the months.
+//!
+//! A hash of the id decides for each document alone, so its side never changes when others are added; the types are
+//! then held out at the same share only by expectation. [`choose`] keeps the share for each type, rare ones
+//! first, which no rule for single documents can: so its choice is written down, and from then on the list
+//! decides.
+
+use crate::dataset::{Dataset, LabeledDocument};
+use crate::error::Error;
+use sha2::{Digest, Sha256};
+use std::collections::BTreeSet;
+use std::path::Path;
+
+/// A rule for what is held out.
+#[derive(Debug, Clone, PartialEq)]
+pub enum HoldOut {
+    /// This share, 0 to 1, of the documents that are annotated for every type, by a hash of their ids.
+    Share(f64),
+    /// The documents with these ids, whatever they are annotated for.
+    Frozen(BTreeSet<String>),
+}
+
+impl HoldOut {
+    /// Reads a list: an id a line; what follows a `#` is passed over.
+    ///
+    /// # Errors
+    /// A file that cannot be read, or names no document.
+    pub fn read(file: &Path) -> Result<Self, Error> {
+        let text = std::fs::read_to_string(file).map_err(|error| Error::io(file, error))?;
+        let lines = text.lines().map(|line| line.split_once('#').map_or(line, |(before, _)| before).trim());
+        let ids: BTreeSet<String> = lines.filter(|id| !id.is_empty()).map(str::to_owned).collect();
+        if ids.is_empty() {
+            return Err(Error::Usage(format!("{} names no document to hold out", file.display())));
+        }
+        Ok(Self::Frozen(ids))
+    }
+
+    /// Whether the document is held out.
+    pub fn holds(&self, document: &LabeledDocument) -> bool {
+        match self {
+            Self::Share(share) => document.is_complete() && unit_hash(local_id(&document.id)) < *share,
+            Self::Frozen(ids) => ids.contains(&document.id),
+        }
+    }
+}
+
+/// The ids of a share of the documents, stratified by type: from the rarest type on, documents that mention it and
+/// no rarer one are taken in the order of their hashes until the share of its mentions is reached (after Sechidis
+/// et al. 2011, for several labels a document). Only documents that are annotated for every type, where there are any.
+pub fn choose(dataset: &Dataset, share: f64) -> Vec<String> {
+    let complete = dataset.documents.iter().filter(|document| document.is_complete());
+    let mut candidates: Vec<&LabeledDocument> = complete.collect();
+    if candidates.is_empty() {
+        candidates = dataset.documents.iter().collect();
+    }
+    candidates.sort_by(|a, b| {
+        let key = |document: &LabeledDocument| unit_hash(local_id(&document.id));
+        key(a).total_cmp(&key(b)).then_with(|| a.id.cmp(&b.id))
+    });
+    let mentions: Vec<Vec<u64>> = candidates.iter().map(|document| mentions(document, dataset.types.len())).collect();
+    let totals: Vec<u64> = (0..dataset.types.len()).map(|of| mentions.iter().map(|counts| counts[of]).sum()).collect();
+
+    let mut chosen = vec![false; candidates.len()];
+    let mut held = vec![0; totals.len()];
+    let mut by_frequency: Vec<usize> = (0..totals.len()).collect();
+    by_frequency.sort_by_key(|&of| totals[of]);
+    for (rank, &of) in by_frequency.iter().enumerate() {
+        let wanted = share * totals[of] as f64;
+        // Those that mention a rarer type have had their turn.
+        let is_rarest =
+            |at: &usize| mentions[*at][of] > 0 && by_frequency[..rank].iter().all(|&r| mentions[*at][r] == 0);
+        for at in (0..candidates.len()).filter(is_rarest) {
+            // A document is taken where that brings the share nearer.
+            if held[of] as f64 + mentions[at][of] as f64 / 2.0 <= wanted {
+                chosen[at] = true;
+                held.iter_mut().zip(&mentions[at]).for_each(|(held, count)| *held += count);
+            }
+        }
+    }
+    // Documents without any mention teach what is none: they are held out at the same share.
+    let empty = |at: &usize| mentions[*at].iter().all(|&count| count == 0);
+    let empty: Vec<usize> = (0..candidates.len()).filter(empty).collect();
+    let wanted = (share * empty.len() as f64).round() as usize;
+    empty.iter().take(wanted).for_each(|&at| chosen[at] = true);
+    let mut ids: Vec<String> =
+        candidates.iter().zip(chosen).filter(|(_, chosen)| *chosen).map(|(document, _)| document.id.clone()).collect();
+    ids.sort();
+    ids
+}
+
+fn mentions(document: &LabeledDocument, types: usize) -> Vec<u64> {
+    let mut counts = vec![0; types];
+    document.passages.iter().flat_map(|passage| &passage.spans).for_each(|span| counts[span.entity_type] += 1);
+    counts
+}
+
+/// Writes a list that [`HoldOut::read`] reads. A list that is there already stays: what was held out once must not
+/// be trained on.
+///
+/// # Errors
+/// A file that is there, or cannot be written.
+pub fn write(file: &Path, ids: &[String], header: &str) -> Result<(), Error> {
+    use std::io::Write as _;
+    let mut text: String = header.lines().map(|line| format!("# {line}\n")).collect();
+    ids.iter().for_each(|id| {
+        text.push_str(id);
+        text.push('\n');
+    });
+    let created = std::fs::File::create_new(file);
+    created.and_then(|mut file| file.write_all(text.as_bytes())).map_err(|error| match error.kind() {
+        std::io::ErrorKind::AlreadyExists => Error::Usage(format!(
+            "{} is there already; a hold-out stays as it is, so that versions can be compared on it",
+            file.display()
+        )),
+        _ => Error::io(file, error),
+    })
+}
+
+/// An id without its prefix: the part that was hashed before ids had one.
+pub(crate) fn local_id(id: &str) -> &str {
+    id.split_once(':').map_or(id, |(_, local)| local)
+}
+
+/// A number in [0, 1) that depends on the id alone.
+pub(crate) fn unit_hash(id: &str) -> f64 {
+    let digest = Sha256::digest(id.as_bytes());
+    let first = u32::from_be_bytes([digest[0], digest[1], digest[2], digest[3]]);
+    f64::from(first) / (f64::from(u32::MAX) + 1.0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::dataset::LabeledPassage;
+    use crate::scorer::Span;
+
+    /// Documents of which every tenth mentions the rare type 1; all but every fifth mention type 0.
+    fn dataset(ids: std::ops::Range<u32>) -> Dataset {
+        let document = |id: u32| {
+            let common = (id % 5 != 0).then_some(Span { begin: 0, end: 1, entity_type: 0 });
+            let rare = (id % 10 == 3).then_some(Span { begin: 2, end: 3, entity_type: 1 });
+            let spans = common.into_iter().chain(rare).collect();
+            let passage = LabeledPassage { text: "a b".into(), offset: 0, spans, open: Vec::new() };
+            LabeledDocument { id: format!("pmid:{id}"), passages: vec![passage], annotated: vec![true, true] }
+        };
+        Dataset { types: vec!["A".into(), "B".into()], documents: ids.map(document).collect(), ..Dataset::default() }
+    }
+
+    #[test]
+    fn the_held_out_share_is_stable_and_disjoint() {
+        let (mut few, mut many) = (dataset(0..100), dataset(0..400));
+        let rule = HoldOut::Share(0.2);
+        let (few_held_out, many_held_out) = (few.hold_out(&rule), many.hold_out(&rule));
+        let ids = |data: &Dataset| data.documents.iter().map(|document| document.id.clone()).collect::<BTreeSet<_>>();
+        assert!(ids(&few_held_out).is_subset(&ids(&many_held_out)));
+        assert!(ids(&many).is_disjoint(&ids(&many_held_out)));
+        assert!((50..110).contains(&many_held_out.documents.len()), "{}", many_held_out.documents.len());
+        assert_eq!(many.documents.len() + many_held_out.documents.len(), 400);
+    }
+
+    #[test]
+    fn a_choice_keeps_the_share_of_every_type() {
+        for share in [0.1, 0.2, 0.5] {
+            let data = dataset(0..300);
+            let totals = data.mentions_by_type();
+            let mut rest = data;
+            let held = rest.hold_out(&HoldOut::Frozen(choose(&rest, share).into_iter().collect()));
+            for (held, total) in held.mentions_by_type().into_iter().zip(&totals) {
+                assert!((held as f64 - share * *total as f64).abs() <= 1.0, "{held} of {total} at {share}");
+            }
+            let empty = held.documents.iter().filter(|document| document.passages[0].spans.is_empty()).count();
+            assert_eq!(empty, (share * 60.0).round() as usize);
+        }
+    }
+
+    #[test]
+    fn a_list_is_written_once_and_decides_from_then_on() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("hold-out.txt");
+        let ids = choose(&dataset(0..100), 0.2);
+        write(&file, &ids, "chosen\nof 100").unwrap();
+        let error = write(&file, &ids, "").unwrap_err();
+        assert!(error.to_string().contains("there already") && error.exit_code() == 2, "{error}");
+        let rule = HoldOut::read(&file).unwrap();
+        // Other documents come, and a different choice would be made of them all.
+        let mut grown = dataset(0..400);
+        let held: Vec<String> = grown.hold_out(&rule).documents.into_iter().map(|document| document.id).collect();
+        assert_eq!(held.iter().collect::<BTreeSet<_>>(), ids.iter().collect());
+        std::fs::write(&file, "# none\n").unwrap();
+        assert!(HoldOut::read(&file).unwrap_err().to_string().contains("names no document"));
+    }
+}
