@@ -52,7 +52,7 @@ fn the_embedded_broker_carries_a_demo() {
     let runtime = Runtime::new().unwrap();
     let broker = Broker::start(&Choice::Embedded, &LocalOptions::default()).unwrap();
     let kafka = options(broker.bootstrap_servers(), "a");
-    runtime.block_on(broker.create_topics(&topics::all(dictionary().entity_types()).unwrap(), &kafka)).unwrap();
+    runtime.block_on(broker.create_topics(&topics::all(&dictionary().entity_types()).unwrap(), &kafka)).unwrap();
     publish(&kafka, 0..300);
     let mut publisher = Publisher::new(&kafka, broker.budget()).unwrap();
     let poison = Outgoing {
@@ -80,7 +80,7 @@ fn the_embedded_broker_carries_a_demo() {
 fn a_failed_transaction_is_done_again() {
     let runtime = Runtime::new().unwrap();
     let cluster = MockCluster::new(1).unwrap();
-    for topic in topics::all(dictionary().entity_types()).unwrap() {
+    for topic in topics::all(&dictionary().entity_types()).unwrap() {
         cluster.create_topic(&topic.name, 3, 1).unwrap();
     }
     let kafka = options(&cluster.bootstrap_servers(), "a");

@@ -116,6 +116,15 @@ impl Admin {
         }
     }
 
+    /// Refuses where the cluster does not have all of `topics`.
+    pub fn require(&self, topics: &[Topic]) -> Result<(), Error> {
+        let found = partition_counts(&self.metadata()?);
+        match topics.iter().find(|topic| !found.contains_key(&topic.name)) {
+            Some(missing) => Err(self.no_topic(&missing.name)),
+            None => Ok(()),
+        }
+    }
+
     /// The named topics as the cluster has them, in this order; those that it does not have are left out.
     pub async fn find(&self, names: &[&str]) -> Result<Vec<Found>, Error> {
         let counts = partition_counts(&self.metadata()?);

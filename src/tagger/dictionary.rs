@@ -15,7 +15,7 @@ use std::sync::Arc;
 /// Terms and their types. The longest term at a place wins; a term is found only as whole words.
 pub struct Dictionary {
     model: Arc<ModelRef>,
-    entity_types: Vec<String>,
+    entity_types: Arc<[String]>,
     types: HashMap<String, String>,
     pattern: Regex,
 }
@@ -46,7 +46,7 @@ impl Dictionary {
                 version: "1".into(),
                 digest: format!("sha256:{}", hex::encode(digest)),
             }),
-            entity_types,
+            entity_types: entity_types.into(),
             types,
             pattern: Regex::new(&pattern).map_err(|e| Error::Stopped(format!("the dictionary: {e}")))?,
         })
@@ -93,8 +93,8 @@ impl Tag for Dictionary {
         self.model.clone()
     }
 
-    fn entity_types(&self) -> &[String] {
-        &self.entity_types
+    fn entity_types(&self) -> Arc<[String]> {
+        self.entity_types.clone()
     }
 
     fn tag(&self, document: Document) -> BoxFuture<'_, Result<TaggedDocument, Error>> {

@@ -128,7 +128,7 @@ impl Forward for Model {
 /// A model and what tagging derives from it. A document keeps the one that it began with.
 pub(super) struct LoadedModel {
     pub reference: Arc<ModelRef>,
-    pub entity_types: Vec<String>,
+    pub entity_types: Arc<[String]>,
     pub tokenizer: SentenceTokenizer,
     pub decoder: Decoder,
     pub forward: Box<dyn Forward>,
@@ -170,7 +170,7 @@ impl Engine {
         let on_gpu = model.device().is_cuda();
         let model = LoadedModel {
             reference: Arc::new(model.model_ref().clone()),
-            entity_types: model.label_set().entity_types().to_vec(),
+            entity_types: model.label_set().entity_types().into(),
             tokenizer: SentenceTokenizer::new(model.tokenizer().clone(), max_length, options.window_overlap)?,
             decoder: Decoder::new(model.label_set(), model.head()),
             forward: Box::new(model),
@@ -249,8 +249,8 @@ impl Tag for Engine {
         self.model.reference.clone()
     }
 
-    fn entity_types(&self) -> &[String] {
-        &self.model.entity_types
+    fn entity_types(&self) -> Arc<[String]> {
+        self.model.entity_types.clone()
     }
 
     fn tag(&self, document: Document) -> BoxFuture<'_, Result<TaggedDocument, Error>> {

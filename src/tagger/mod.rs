@@ -10,6 +10,7 @@ pub mod encode;
 pub mod engine;
 pub mod mention;
 mod queue;
+mod serving;
 #[cfg(test)]
 mod testing;
 #[cfg(test)]
@@ -18,6 +19,7 @@ mod tests;
 pub use dictionary::Dictionary;
 pub use engine::{Engine, Options, StartError};
 pub use mention::{Mention, ModelRef, TaggedDocument};
+pub use serving::Serving;
 
 use crate::article::Document;
 use futures::future::BoxFuture;
@@ -29,7 +31,7 @@ pub trait Tag: Send + Sync {
     fn model(&self) -> Arc<ModelRef>;
 
     /// The entity types that may come out, in the order of the model's label set.
-    fn entity_types(&self) -> &[String];
+    fn entity_types(&self) -> Arc<[String]>;
 
     /// Tags one document, whole, by one model version. Many calls run at a time; they share batches.
     fn tag(&self, document: Document) -> BoxFuture<'_, Result<TaggedDocument, Error>>;

@@ -79,7 +79,7 @@ pub fn engine(forward: impl Forward + 'static, max_length: usize, options: Optio
     let labels = LabelSet::bio(&["Gene"]);
     let model = LoadedModel {
         reference: Arc::new(ModelRef { name: "fake".into(), version: "1".into(), digest: "sha256:0".into() }),
-        entity_types: labels.entity_types().to_vec(),
+        entity_types: labels.entity_types().into(),
         tokenizer: SentenceTokenizer::new(tokenizer(), max_length, options.window_overlap).unwrap(),
         decoder: Decoder::new(&labels, &Head::Softmax),
         forward: Box::new(forward),

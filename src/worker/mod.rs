@@ -6,17 +6,18 @@
 //! `process` turns one record into records, `window` holds what is being worked on, `stream` is the loop.
 
 pub mod dead_letter;
+mod outputs;
 mod process;
 mod shutdown;
 mod status;
 mod stream;
 mod window;
 
+pub use outputs::Outputs;
 pub use status::{Snapshot, State, Status};
 
 use crate::ErrorClass;
 use crate::article;
-use crate::bus::admin::Admin;
 use crate::bus::consumer::Consumer;
 use crate::bus::producer::{Delivery, Producer};
 use crate::bus::{self, topics};
@@ -172,6 +173,7 @@ pub struct Worker {
     kafka: bus::Options,
     raw: article::Options,
     tagger: Arc<dyn Tag>,
+    outputs: Arc<Outputs>,
     runtime: Handle,
     status: Arc<Status>,
 }
@@ -187,7 +189,7 @@ impl Worker {
     ) -> Result<Self, Error> {
         options.check().map_err(Error::Options)?;
         kafka.check()?;
-        for entity_type in tagger.entity_types() {
+        for entity_type in tagger.entity_types().iter() {
             topics::entities(entity_type)?;
         }
         Ok(Self {
@@ -195,9 +197,15 @@ impl Worker {
             kafka: kafka.clone(),
             raw: raw.clone(),
             tagger,
+            outputs: Arc::new(Outputs::new(kafka)),
             runtime,
             status: Arc::default(),
         })
+    }
+
+    /// The topics that it publishes to; whoever replaces the tagger asks them first.
+    pub fn outputs(&self) -> Arc<Outputs> {
+        self.outputs.clone()
     }
 
     /// What the worker says about itself while it runs.
@@ -230,30 +238,14 @@ impl Worker {
         self.status.round(|_| {});
         let deadline = shutdown.clone();
         let producer = Producer::new(&self.kafka, self.options.delivery, Box::new(move || deadline.over_by()))?;
-        let record = self.record_limits(&producer)?;
+        self.runtime.block_on(self.outputs.admit(&self.tagger.entity_types()))?;
         let limits = Limits {
             article: self.options.article_max_bytes,
             output: self.options.output_max_bytes,
-            record,
+            outputs: self.outputs,
             raw: self.raw,
         };
         let consumer = Consumer::new(&self.kafka, topics::ARTICLES)?;
         Ok(stream::Stream::new(self.options, consumer, producer, self.tagger, limits, self.runtime, self.status))
-    }
-
-    /// The largest record that each output topic takes. All topics must be there.
-    fn record_limits(&self, producer: &Producer) -> Result<BTreeMap<String, usize>, Error> {
-        let unused = [topics::LABELS, topics::MODELS];
-        let mut needed = topics::all(self.tagger.entity_types())?;
-        needed.retain(|topic| !unused.contains(&topic.name.as_str()));
-        let metadata = producer.metadata()?;
-        for topic in &needed {
-            let known = metadata.topics().iter().any(|known| known.name() == topic.name && known.error().is_none());
-            if !known {
-                let servers = self.kafka.bootstrap_servers.clone();
-                return Err(bus::Error::NoTopic { topic: topic.name.clone(), servers }.into());
-            }
-        }
-        Ok(self.runtime.block_on(Admin::new(&self.kafka)?.record_limits(&needed)))
     }
 }

@@ -1,6 +1,7 @@
 //! One consumed record to the records that it becomes: no Kafka here, only a message in and bytes out.
 
 use super::dead_letter::{Refusal, Stage};
+use super::outputs::Outputs;
 use crate::ErrorClass;
 use crate::article::{self, ArticleEvent, Op, parse_raw};
 use crate::bus::codec::{self, Record as _};
@@ -10,6 +11,7 @@ use crate::bus::topics;
 use crate::tagger::{self, Tag, TaggedDocument};
 use rdkafka::message::{Message as _, OwnedMessage};
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 /// The sizes beyond which an article is refused.
 #[derive(Debug, Clone)]
@@ -18,8 +20,8 @@ pub(super) struct Limits {
     pub article: usize,
     /// Bytes of everything that one article becomes.
     pub output: usize,
-    /// The largest record that each output topic takes, by name.
-    pub record: BTreeMap<String, usize>,
+    /// The largest record that each output topic takes.
+    pub outputs: Arc<Outputs>,
     /// Those of raw documents.
     pub raw: article::Options,
 }
@@ -123,7 +125,7 @@ fn encode(tagged: &TaggedDocument, source: &SourceRecord, limits: &Limits) -> Re
     let mut total = 0;
     let mut add = |topic: String, value: Vec<u8>| {
         let bytes = value.len() + key.len();
-        let limit = limits.record.get(&topic).copied().unwrap_or(usize::MAX);
+        let limit = limits.outputs.limit(&topic);
         if bytes > limit {
             let error = format!("a record of {bytes} bytes for {topic}, which takes {limit}");
             return Err(Refusal::new(Stage::Encode, "output_too_large", error));

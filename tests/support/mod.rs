@@ -46,7 +46,7 @@ impl Cluster {
     }
 
     pub fn topics(&self) -> Vec<topics::Topic> {
-        topics::all(dictionary().entity_types()).unwrap()
+        topics::all(&dictionary().entity_types()).unwrap()
     }
 
     pub fn admin(&self) -> Admin {

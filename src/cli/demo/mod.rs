@@ -80,7 +80,7 @@ impl Args {
         let (broker, engine) = self.start(config).await?;
         let engine: Arc<dyn Tag> = Arc::new(engine);
         let kafka = of_its_own(broker.options(&config.kafka));
-        let wanted = topics::all(engine.entity_types())?;
+        let wanted = topics::all(&engine.entity_types())?;
         if let Broker::External(_) = &broker {
             refuse_used(&kafka, &wanted)?;
         }
@@ -89,7 +89,7 @@ impl Args {
 
         let viewer = match self.json {
             true => None,
-            false => Some(show::Viewer::start(&kafka, engine.entity_types())?),
+            false => Some(show::Viewer::start(&kafka, &engine.entity_types())?),
         };
         let left_out = self.ingest(config, &kafka, &broker)?;
         stop.send_if_modified(|stop| {

@@ -12,8 +12,9 @@ fn dictionary() -> Dictionary {
 }
 
 fn limits() -> Limits {
-    let record = [topics::ANNOTATIONS, "entities.Gene", "entities.Disease"].map(|topic| (topic.to_owned(), 100_000));
-    Limits { article: 1 << 20, output: 1 << 20, record: record.into(), raw: article::Options::default() }
+    let outputs = [topics::ANNOTATIONS, "entities.Gene", "entities.Disease"].map(|topic| (topic, 100_000));
+    let outputs = Arc::new(Outputs::with_limits(outputs));
+    Limits { article: 1 << 20, output: 1 << 20, outputs, raw: article::Options::default() }
 }
 
 fn event(title: &str) -> ArticleEvent {
@@ -149,7 +150,7 @@ fn what_is_too_large_is_refused_and_says_so() {
     let refusal = run(&large).unwrap_err();
     assert_eq!((refusal.stage, refusal.reason), (Stage::Encode, "output_too_large"));
     assert!(refusal.error.contains("annotations"), "{}", refusal.error);
-    let refusal = run_with(&large, &dictionary(), &Limits { output: 500_000, record: BTreeMap::new(), ..limits() });
+    let refusal = run_with(&large, &dictionary(), &Limits { output: 500_000, outputs: Arc::default(), ..limits() });
     assert!(refusal.unwrap_err().error.contains("worker.output_max_bytes"));
 }
 
@@ -167,15 +168,15 @@ fn control_characters_and_long_sentences_keep_exact_offsets() {
 }
 
 /// A tagger whose engine has gone.
-struct Gone(Vec<String>);
+struct Gone;
 
 impl Tag for Gone {
     fn model(&self) -> Arc<ModelRef> {
         Arc::new(ModelRef { name: String::new(), version: String::new(), digest: String::new() })
     }
 
-    fn entity_types(&self) -> &[String] {
-        &self.0
+    fn entity_types(&self) -> Arc<[String]> {
+        Arc::default()
     }
 
     fn tag(&self, _: Document) -> BoxFuture<'_, Result<TaggedDocument, tagger::Error>> {
@@ -186,6 +187,6 @@ impl Tag for Gone {
 #[test]
 fn a_stopped_engine_is_no_fault_of_the_article() {
     let message = message(Some("pmid:1"), Some(event("BRCA1").encode().unwrap()));
-    let failure = block_on(process(&message, &Gone(Vec::new()), &limits())).unwrap_err();
+    let failure = block_on(process(&message, &Gone, &limits())).unwrap_err();
     assert!(matches!(failure, Failure::Stopped(_)));
 }
