@@ -3,6 +3,7 @@
 use super::{demo, input, model};
 use litflow::bus::publisher::PublishError;
 use litflow::tagger::StartError;
+use litflow::worker::reload;
 use litflow::{ErrorClass, bus, config, registry, worker};
 use std::io::ErrorKind;
 use std::process::ExitCode;
@@ -56,7 +57,10 @@ fn code(error: &anyhow::Error) -> u8 {
         if cause.is::<config::Error>() || cause.is::<input::NoInput>() || cause.is::<demo::InUse>() {
             return CONFIGURATION;
         }
-        if cause.is::<model::NoModel>() {
+        if cause.is::<model::NoModel>() || cause.is::<model::NoChampion>() {
+            return MODEL_REFUSED;
+        }
+        if let Some(reload::Error::SelfTest(_) | reload::Error::Changed { .. }) = cause.downcast_ref() {
             return MODEL_REFUSED;
         }
         if let Some(error) = cause.downcast_ref::<litflow::model::Error>() {

@@ -1,10 +1,16 @@
 //! Finding and starting the model that a command tags with.
 
+use litflow::ErrorClass;
 use litflow::config::Config;
 use litflow::model::{Model, directory};
-use litflow::tagger::{Engine, Tag as _};
+use litflow::tagger::{Engine, Serving, Tag as _};
+use litflow::worker::reload::{Chooser, Loader, announced, directory as watched};
+use litflow::worker::{Outputs, Stop};
 use std::path::{Path, PathBuf};
-use std::time::Instant;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+use tokio::runtime::Handle;
+use tokio::sync::watch;
 
 /// The model that is shipped, relative to the working directory or the repository.
 const SHIPPED: &str = "models/biored-minilm";
@@ -17,12 +23,69 @@ const SHIPPED: &str = "models/biored-minilm";
 )]
 pub struct NoModel;
 
+/// No champion was announced, and there is nothing to be served meanwhile.
+#[derive(Debug, thiserror::Error)]
+#[error(
+    "no champion of the model {0:?} is announced on the topic models: `litflow models promote` announces one; or name \
+     a model directory to be served meanwhile (model.path)"
+)]
+pub struct NoChampion(String);
+
+/// How long a cluster or a registry that does not answer is waited for at the start.
+const START_TIMEOUT: Duration = Duration::from_secs(60);
+const START_PAUSE: Duration = Duration::from_secs(1);
+
 /// The entity types of the configured model, from its `config.json` alone.
 pub fn entity_types(config: &Config) -> anyhow::Result<Vec<String>> {
-    let file = path(config)?.join(directory::CONFIG);
-    let bytes = std::fs::read(&file).map_err(|source| litflow::model::Error::Io { file: file.clone(), source })?;
-    let labels = litflow::model::Config::parse(&bytes, &file)?.label_set(&file)?;
+    let path = path(config)?;
+    let labels = directory::read_config(&path)?.label_set(&path.join(directory::CONFIG))?;
     Ok(labels.entity_types().to_vec())
+}
+
+/// Starts the model that a worker begins with, and what chooses those that take its place. Blocks.
+pub fn serve(
+    config: &Config,
+    outputs: Arc<Outputs>,
+    runtime: Handle,
+    stop: &watch::Receiver<Stop>,
+) -> anyhow::Result<(Serving, Chooser)> {
+    let loader = Arc::new(Loader {
+        model: config.model.options(),
+        tagger: config.tagger.clone(),
+        registry: config.registry.clone(),
+        outputs,
+        runtime,
+    });
+    let again = loader.clone();
+    let load = Box::new(move |wanted: &_| again.load(wanted));
+    let Some(name) = &config.model.name else {
+        let path = path(config)?;
+        let serving = Serving::new(Box::new(loader.start(&path)?))?;
+        return Ok((serving, Chooser::new(watched(path), load)));
+    };
+    let mut chooser = Chooser::new(announced(config.kafka.clone(), name.clone()), load);
+    let began = Instant::now();
+    loop {
+        let error = match chooser.first() {
+            Ok(Some(tagger)) => return Ok((Serving::new(tagger)?, chooser)),
+            Ok(None) => None,
+            Err(error) => Some(error),
+        };
+        if let Some(path) = &config.model.path {
+            let reason = error.map_or_else(|| NoChampion(name.clone()).to_string(), |error| error.to_string());
+            tracing::warn!(path = %path.display(), "the model at model.path is served until there is a champion: {reason}");
+            return Ok((Serving::new(Box::new(loader.start(path)?))?, chooser));
+        }
+        let is_over = began.elapsed() > START_TIMEOUT || *stop.borrow() == Stop::Now;
+        match error {
+            Some(error) if error.class() == ErrorClass::Retriable && !is_over => {
+                tracing::warn!("no champion can be served yet: {error}");
+                std::thread::sleep(START_PAUSE);
+            }
+            Some(error) => return Err(error.into()),
+            None => return Err(NoChampion(name.clone()).into()),
+        }
+    }
 }
 
 /// Loads the configured model and starts the engine around it.

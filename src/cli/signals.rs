@@ -1,7 +1,8 @@
-//! SIGINT and SIGTERM: the first asks for an orderly end, the second ends at once.
+//! SIGINT and SIGTERM: the first asks for an orderly end, the second ends at once. SIGHUP: look for another model.
 
 use super::progress;
 use litflow::worker::Stop;
+use litflow::worker::reload::Handle;
 use std::time::Duration;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
@@ -27,9 +28,24 @@ pub fn stop_on_signals(stop: watch::Sender<Stop>, asked: &'static str) -> std::i
     Ok(())
 }
 
+/// From now on SIGHUP does not end the process any more.
+pub fn hangups() -> std::io::Result<Signal> {
+    signal(SignalKind::hangup())
+}
+
+/// At each SIGHUP the worker looks which model it is to serve.
+pub fn look_on_hangups(mut hangups: Signal, reload: Handle) {
+    tokio::spawn(async move {
+        while hangups.recv().await.is_some() {
+            tracing::info!("SIGHUP: looking for another model");
+            reload.look_now().await; // the log tells what came of it
+        }
+    });
+}
+
 /// Ends the process without the destructors that `exit` runs: libtorch's would take away what the model
 /// threads are computing with, and the process would die of SIGSEGV instead of with its own exit code.
-fn end(code: i32) -> ! {
+pub fn end(code: i32) -> ! {
     // SAFETY: `_exit` takes any number, does not return, and runs no code of this process.
     unsafe { libc::_exit(code) }
 }

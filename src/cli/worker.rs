@@ -6,9 +6,12 @@ use indicatif::HumanCount;
 use litflow::config::{Config, Flag};
 use litflow::serve::{self, Health};
 use litflow::telemetry;
-use litflow::worker::{Status, Stop, Summary, Worker};
+use litflow::worker::reload::{self, Reload};
+use litflow::worker::{Outputs, Status, Stop, Summary, Worker};
 use serde_json::json;
 use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::task::spawn_blocking;
 
@@ -19,7 +22,10 @@ Examples:
   litflow worker --bootstrap-servers broker-1:9092 --listen 0.0.0.0:9464
   litflow worker --config /etc/litflow.toml --log-format json
   litflow worker --until-end --json
+  LITFLOW_MODEL__NAME=biored-minilm litflow worker
 
+With model.name set it serves the champion that is announced on the topic models, and another one as soon as that
+is announced; else the model at model.path, and that again when it changes. SIGHUP has it look at once.
 SIGTERM and Ctrl-C drain and commit what is on its way and end with 0; a second one ends at once.")]
 pub struct Args {
     /// End when everything that is on the topic has been worked up
@@ -40,8 +46,11 @@ pub struct Args {
     model: flags::Model,
 }
 
-/// The status of the worker, once there is one.
-type Started = Arc<OnceLock<Arc<Status>>>;
+/// How long the end waits for a model that is being loaded.
+const LOAD_GRACE: Duration = Duration::from_secs(5);
+
+/// The status of the worker and of its model, once there is one.
+type Started = Arc<OnceLock<(Arc<Status>, reload::Handle)>>;
 
 impl Args {
     pub fn flags(&self) -> Vec<Flag> {
@@ -55,21 +64,36 @@ impl Args {
     pub async fn run(&self, config: &Config) -> anyhow::Result<Exit> {
         let (stop, stopped) = watch::channel(if self.until_end { Stop::AtEnd } else { Stop::Never });
         signals::stop_on_signals(stop, "draining: what is on its way is finished and committed")?;
+        let hangups = signals::hangups()?;
         let started = Started::default();
-        let (served, end_serving) = serve(config, started.clone()).await?;
+        let (end_serving, ended) = watch::channel(());
+        let metrics = serve_metrics(config, started.clone(), ended.clone()).await?;
+        let admin = bind_admin(config).await?;
 
-        let configuration = config.clone();
-        let engine = spawn_blocking(move || model::start(&configuration)).await??;
         let runtime = tokio::runtime::Handle::current();
-        let worker = Worker::build(&config.worker, &config.kafka, &config.articles, Arc::new(engine), runtime)?;
-        started.get_or_init(|| worker.status());
+        let outputs = Arc::new(Outputs::new(&config.kafka));
+        let (configuration, of_model, handle, stop) =
+            (config.clone(), outputs.clone(), runtime.clone(), stopped.clone());
+        let first = spawn_blocking(move || model::serve(&configuration, of_model, handle, &stop));
+        let (serving, chooser) = first.await??;
+        let serving = Arc::new(serving);
+        let worker = Worker::build(&config.worker, &config.kafka, &config.articles, serving.clone(), runtime)?;
+        let worker = worker.with_outputs(outputs);
+        let reload = Reload::start(serving, chooser, config.model.follow)?;
+        started.get_or_init(|| (worker.status(), reload.handle()));
+        signals::look_on_hangups(hangups, reload.handle());
+        let admin = admin.map(|listener| tokio::spawn(serve::admin::run(listener, reload.handle(), over(ended))));
         let result = spawn_blocking(move || worker.run(stopped)).await?;
 
+        let loading = spawn_blocking(move || reload.end(LOAD_GRACE)).await?;
         drop(end_serving);
-        if let Some(served) = served {
+        for served in [metrics, admin].into_iter().flatten() {
             served.await??;
         }
         self.tell(&result?)?;
+        if loading == reload::End::Loading {
+            signals::end(0);
+        }
         Ok(Exit::Done)
     }
 
@@ -91,22 +115,38 @@ impl Args {
 
 type Served = tokio::task::JoinHandle<std::io::Result<()>>;
 
-/// Starts the listener where one is configured, before anything else can fail; it ends when the sender
-/// is dropped.
-async fn serve(config: &Config, started: Started) -> anyhow::Result<(Option<Served>, watch::Sender<()>)> {
-    let (end, mut ended) = watch::channel(());
-    let Some(address) = config.http.listen else { return Ok((None, end)) };
+/// Starts the listener where one is configured, before anything else can fail.
+async fn serve_metrics(
+    config: &Config,
+    started: Started,
+    ended: watch::Receiver<()>,
+) -> anyhow::Result<Option<Served>> {
+    let Some(address) = config.http.listen else { return Ok(None) };
     let metrics = telemetry::init_metrics()?;
-    let listener = serve::bind(address).await?;
+    let listener = serve::bind("http.listen", address).await?;
     tracing::info!(address = %listener.local_addr()?, "serving /metrics, /healthz and /readyz");
     let health = Arc::new(move || health(&started));
-    let stop = async move { while ended.changed().await.is_ok() {} };
-    Ok((Some(tokio::spawn(serve::run(listener, metrics, health, stop))), end))
+    Ok(Some(tokio::spawn(serve::run(listener, metrics, health, over(ended)))))
+}
+
+/// The admin listener where one is configured. It answers when there is a worker.
+async fn bind_admin(config: &Config) -> anyhow::Result<Option<TcpListener>> {
+    let Some(address) = config.http.admin_listen else { return Ok(None) };
+    let listener = serve::bind("http.admin_listen", address).await?;
+    tracing::info!(address = %listener.local_addr()?, "serving /admin/model");
+    Ok(Some(listener))
+}
+
+/// Done when the sender is dropped.
+async fn over(mut ended: watch::Receiver<()>) {
+    while ended.changed().await.is_ok() {}
 }
 
 fn health(started: &Started) -> Health {
-    match started.get() {
-        None => Health { live: true, ready: false, details: json!({"state": "loading_model"}) },
-        Some(status) => Health { live: status.live(), ready: status.ready(), details: json!(status.snapshot()) },
-    }
+    let Some((status, reload)) = started.get() else {
+        return Health { live: true, ready: false, details: json!({"state": "loading_model"}) };
+    };
+    let mut details = json!(status.snapshot());
+    details["model"] = json!(reload.snapshot());
+    Health { live: status.live(), ready: status.ready(), details }
 }

@@ -23,7 +23,14 @@ pub(super) fn conflicts(config: &Config) -> Vec<Conflict> {
     if let Err(reason) = config.log.check() {
         conflicts.push(Conflict::new("log.level", reason, ""));
     }
-    for checked in [config.articles.check(), config.registry.check(), config.tagger.check(), config.worker.check()] {
+    let components = [
+        config.articles.check(),
+        config.model.check(),
+        config.registry.check(),
+        config.tagger.check(),
+        config.worker.check(),
+    ];
+    for checked in components {
         if let Err(reason) = checked {
             let key = reason.split(' ').next().unwrap_or_default().to_owned();
             conflicts.push(Conflict::new(key, reason, ""));

@@ -49,18 +49,34 @@ pub struct Config {
 }
 
 /// `[model]`.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Model {
     /// The model directory; none: the shipped model, where it is found.
     pub path: Option<PathBuf>,
+    /// The model whose champion a worker serves, as it is announced; none: the one at `path`.
+    pub name: Option<String>,
+    /// Whether a worker loads another model without being asked to.
+    pub follow: bool,
     /// See [`model::Options::device`].
     pub device: DeviceChoice,
     /// See [`model::Options::precision`].
     pub precision: Precision,
 }
 
+impl Default for Model {
+    fn default() -> Self {
+        Self { path: None, name: None, follow: true, device: DeviceChoice::default(), precision: Precision::default() }
+    }
+}
+
 impl Model {
+    /// Values that cannot be; the message names the key.
+    pub fn check(&self) -> Result<(), String> {
+        let checked = self.name.as_deref().map_or(Ok(()), registry::names::check_name);
+        checked.map_err(|error| format!("model.name is refused: {error}"))
+    }
+
     /// What the model is loaded with.
     pub fn options(&self) -> model::Options {
         model::Options { device: self.device, precision: self.precision }

@@ -7,7 +7,8 @@ use super::{Config, Error, Weights, checkpoint, tokenizer};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use std::collections::BTreeMap;
-use std::fs::File;
+use std::fs::{File, Metadata};
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
@@ -295,4 +296,43 @@ fn read_file(file: &Path, limit: u64) -> Result<Option<Vec<u8>>, Error> {
     let mut bytes = Vec::with_capacity(metadata.len() as usize);
     opened.take(limit).read_to_end(&mut bytes).map_err(|e| Error::io(file, e))?;
     Ok(Some(bytes))
+}
+
+/// Parses the `config.json` of the directory at `path`, alone and unverified.
+pub fn read_config(path: &Path) -> Result<Config, Error> {
+    let file = path.join(CONFIG);
+    let json =
+        read_file(&file, limit_of(CONFIG))?.ok_or_else(|| Error::file(path, format!("there is no `{CONFIG}`")))?;
+    Config::parse(&json, &file)
+}
+
+/// The digest of the directory's manifest, none where there is no manifest: the version that the directory claims
+/// to be, unverified.
+pub fn manifest_digest(path: &Path) -> Result<Option<String>, Error> {
+    Ok(read_file(&path.join(MANIFEST), limit_of(MANIFEST))?.map(|json| digest_of(&json)))
+}
+
+/// Bytes of the files that a model is loaded from.
+pub fn used_bytes(path: &Path) -> u64 {
+    used_metadata(path).map(|(_, metadata)| metadata.len()).sum()
+}
+
+/// A number that is another one when a file that a model is loaded from has been written or replaced. None of them
+/// is read.
+pub fn fingerprint(path: &Path) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    for (name, metadata) in used_metadata(path) {
+        (name, metadata.len(), metadata.modified().ok()).hash(&mut hasher);
+        #[cfg(unix)]
+        std::os::unix::fs::MetadataExt::ino(&metadata).hash(&mut hasher);
+    }
+    hasher.finish()
+}
+
+fn used_metadata(path: &Path) -> impl Iterator<Item = (&'static str, Metadata)> {
+    USED_FILES.iter().filter_map(move |(name, _)| Some((*name, std::fs::metadata(path.join(name)).ok()?)))
+}
+
+fn limit_of(name: &str) -> u64 {
+    USED_FILES.iter().find(|(used, _)| *used == name).map_or(0, |(_, limit)| *limit)
 }

@@ -49,8 +49,9 @@ impl ModelVersion {
         self.aliases.get(alias)
     }
 
-    /// The version that [`CHAMPION`] goes back to by a rollback: version and digest.
-    pub fn rollback_target(&self) -> Option<(&str, &str)> {
+    /// The stack of [`CHAMPION`]s, as each was made champion: the present one first, then those that rollbacks go
+    /// back to, one after the other.
+    pub fn champions(&self) -> Vec<&AliasChange> {
         let mut stack: Vec<&AliasChange> = Vec::new();
         for change in self.history.iter().filter(|change| change.alias == CHAMPION) {
             let same = |below: &&AliasChange| below.version == change.version && below.digest == change.digest;
@@ -65,8 +66,13 @@ impl ModelVersion {
             }
             stack.push(change);
         }
-        let (_, below) = stack.split_last()?;
-        below.last().map(|change| (change.version.as_str(), change.digest.as_str()))
+        stack.reverse();
+        stack
+    }
+
+    /// The version that [`CHAMPION`] goes back to by a rollback: version and digest.
+    pub fn rollback_target(&self) -> Option<(&str, &str)> {
+        self.champions().get(1).map(|change| (change.version.as_str(), change.digest.as_str()))
     }
 
     /// The versions that must stay in the store: those that an alias stands for, and the one that a rollback needs.

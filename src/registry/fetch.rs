@@ -112,6 +112,12 @@ impl Store {
     }
 }
 
+/// The folder in `cache` of the version whose manifest has `digest`, if it is there with files of the right sizes.
+pub fn cached(digest: &str, cache: &Path) -> Option<PathBuf> {
+    let folder = cache.join(digest.strip_prefix("sha256:").filter(|hex| is_sha256(hex))?);
+    is_whole(&folder, digest).is_ok().then_some(folder)
+}
+
 fn ranges(bytes: u64) -> impl Iterator<Item = Range<u64>> {
     (0..bytes).step_by(PART).map(move |begin| begin..bytes.min(begin + PART as u64))
 }

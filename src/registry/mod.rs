@@ -28,6 +28,7 @@ mod tests;
 pub use aliases::Occasion;
 pub use announcements::{Announcements, TRANSACTIONAL_ID};
 pub use error::Error;
+pub use fetch::cached;
 pub use lifecycle::{Moved, Registry};
 pub use store::{Published, Store, Stored};
 

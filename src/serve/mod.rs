@@ -1,6 +1,8 @@
 //! HTTP for those who watch a process: `/metrics` (Prometheus text), `/healthz` (is it alive?) and
 //! `/readyz` (is it doing its work?), the latter two as JSON with their reasons.
 
+pub mod admin;
+
 use axum::extract::State;
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
@@ -20,6 +22,8 @@ use tokio::net::TcpListener;
 pub struct Options {
     /// Address and port to listen on; none: no listener.
     pub listen: Option<SocketAddr>,
+    /// Address and port of the admin listener; none: no such listener.
+    pub admin_listen: Option<SocketAddr>,
 }
 
 /// What a process says about itself.
@@ -38,15 +42,16 @@ pub type HealthCheck = Arc<dyn Fn() -> Health + Send + Sync>;
 
 /// Why there is no listener.
 #[derive(Debug, thiserror::Error)]
-#[error("cannot listen on {address} for HTTP: {reason}; choose another http.listen")]
+#[error("cannot listen on {address} for HTTP: {reason}; choose another {key}")]
 pub struct Error {
+    key: &'static str,
     address: SocketAddr,
     reason: std::io::Error,
 }
 
-/// Binds the address, so that a port in use is known before any work begins.
-pub async fn bind(address: SocketAddr) -> Result<TcpListener, Error> {
-    TcpListener::bind(address).await.map_err(|reason| Error { address, reason })
+/// Binds the address that the configuration's `key` says, so that a port in use is known before any work begins.
+pub async fn bind(key: &'static str, address: SocketAddr) -> Result<TcpListener, Error> {
+    TcpListener::bind(address).await.map_err(|reason| Error { key, address, reason })
 }
 
 /// Answers requests until `stop` is done.
@@ -116,7 +121,7 @@ mod tests {
         let recorder = PrometheusBuilder::new().build_recorder();
         let metrics = recorder.handle();
         metrics::with_local_recorder(&recorder, || metrics::counter!("litflow_test_requests_total").increment(3));
-        let listener = bind("127.0.0.1:0".parse().unwrap()).await.unwrap();
+        let listener = bind("http.listen", "127.0.0.1:0".parse().unwrap()).await.unwrap();
         let address = listener.local_addr().unwrap();
         let health: HealthCheck =
             Arc::new(|| Health { live: true, ready: false, details: json!({"state": "joining"}) });
@@ -138,8 +143,8 @@ mod tests {
 
     #[tokio::test]
     async fn a_port_in_use_is_told_before_work_begins() {
-        let first = bind("127.0.0.1:0".parse().unwrap()).await.unwrap();
-        let error = bind(first.local_addr().unwrap()).await.unwrap_err().to_string();
+        let first = bind("http.listen", "127.0.0.1:0".parse().unwrap()).await.unwrap();
+        let error = bind("http.listen", first.local_addr().unwrap()).await.unwrap_err().to_string();
         assert!(error.contains("http.listen"), "{error}");
     }
 }

@@ -97,6 +97,20 @@ pub const METRICS: &[Metric] = &[
         "Time of one step: tokenise (a document), encode and decode (a batch).",
     ),
     gauge("litflow_tagger_queue_bytes", Unit::Bytes, "Bytes of text in the engine."),
+    Metric {
+        name: "litflow_model_info",
+        kind: Kind::Gauge,
+        unit: Unit::Count,
+        labels: &["name", "version", "digest"],
+        help: "1 for the model version in force, 0 for those before it.",
+    },
+    counter(
+        "litflow_model_loads_total",
+        &["outcome"],
+        "Versions loaded by a worker at work: swapped, refused (broken) or failed (tried again).",
+    ),
+    gauge("litflow_model_refused", Unit::Count, "1 while the version that is to be served is not."),
+    histogram("litflow_model_load_seconds", Unit::Seconds, &[], "From fetching a version to its being warm."),
 ];
 
 #[cfg(test)]

@@ -8,6 +8,7 @@
 pub mod dead_letter;
 mod outputs;
 mod process;
+pub mod reload;
 mod shutdown;
 mod status;
 mod stream;
@@ -203,9 +204,9 @@ impl Worker {
         })
     }
 
-    /// The topics that it publishes to; whoever replaces the tagger asks them first.
-    pub fn outputs(&self) -> Arc<Outputs> {
-        self.outputs.clone()
+    /// Shares the topics that were found with whoever replaces the tagger: a new model has types of its own.
+    pub fn with_outputs(self, outputs: Arc<Outputs>) -> Self {
+        Self { outputs, ..self }
     }
 
     /// What the worker says about itself while it runs.
