@@ -104,7 +104,7 @@ fn a_failed_transaction_is_done_again() {
 fn a_drain_without_a_cluster_ends_by_itself() {
     let runtime = Runtime::new().unwrap();
     let cluster = MockCluster::new(1).unwrap();
-    for topic in topics::all(dictionary().entity_types()).unwrap() {
+    for topic in topics::all(&dictionary().entity_types()).unwrap() {
         cluster.create_topic(&topic.name, 3, 1).unwrap();
     }
     let kafka = options(&cluster.bootstrap_servers(), "a");

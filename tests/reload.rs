@@ -11,7 +11,7 @@ use litflow::model::{self, directory::Manifest};
 use litflow::registry::aliases::CHAMPION;
 use litflow::registry::{self, Occasion, Registry};
 use litflow::tagger::{self, Serving};
-use litflow::worker::reload::{Chooser, End, Loader, Reload, announced};
+use litflow::worker::reload::{Chooser, End, Loader, Reload, announced, tell_cluster};
 use litflow::worker::{self, Outputs, Stop, Worker};
 use std::collections::BTreeMap;
 use std::fs;
@@ -56,7 +56,8 @@ impl<'c> Versions<'c> {
             runtime: self.cluster.runtime.handle().clone(),
         };
         let load = Box::new(move |wanted: &_| loader.load(wanted));
-        Chooser::new(announced(self.cluster.options("follower"), NAME.into()), load)
+        let kafka = self.cluster.options("follower");
+        Chooser::new(announced(kafka.clone(), NAME.into()), load).telling(tell_cluster(kafka))
     }
 
     /// A worker that serves the champion, and what replaces it.
@@ -154,6 +155,14 @@ fn a_version_without_topics_waits_for_them_and_a_broken_one_never_serves() {
     });
     let refused = look().refused.unwrap();
     assert!(refused.reason.contains("entities.Variant") && refused.will_retry, "{refused:?}");
+    let told = cluster.read(topics::REFUSED_MODELS);
+    assert_eq!(told.len(), 1);
+    assert_eq!(
+        (told[0].headers["dlq.model"].as_str(), told[0].headers["dlq.class"].as_str()),
+        ("tiny 2.0.0", "retriable")
+    );
+    assert!(told[0].headers["dlq.error"].contains("entities.Variant"), "{told:?}");
+    assert!(matches!(&told[0].value, Value::Model(announced) if announced.version == "2.0.0"));
     let topic = topics::all(&["Variant".to_owned()]).unwrap();
     cluster.runtime.block_on(cluster.admin().create(&topic, None)).unwrap();
     wait_until("it is tried again", || handle.snapshot().serving.version == "2.0.0");

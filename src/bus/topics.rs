@@ -19,16 +19,19 @@ pub const DEAD_LETTERS: &str = "articles.dlq";
 pub const LABELS: &str = "labels";
 /// Model versions.
 pub const MODELS: &str = "models";
+/// Announcements of versions that a worker could not serve.
+pub const REFUSED_MODELS: &str = "models.dlq";
 const ENTITIES: &str = "entities.";
 const TYPE: &str = "{type}";
 
-const FILES: [&str; 6] = [
+const FILES: [&str; 7] = [
     include_str!("../../topics/articles.toml"),
     include_str!("../../topics/annotations.toml"),
     include_str!("../../topics/entities.toml"),
     include_str!("../../topics/articles.dlq.toml"),
     include_str!("../../topics/labels.toml"),
     include_str!("../../topics/models.toml"),
+    include_str!("../../topics/models.dlq.toml"),
 ];
 
 /// A topic as it should be on a cluster.
@@ -96,7 +99,7 @@ pub fn value_schema(topic: &str) -> Option<&'static str> {
         ARTICLES => Some(ArticleEvent::NAME),
         ANNOTATIONS => Some(Annotations::NAME),
         LABELS => Some(LabeledDocument::NAME),
-        MODELS => Some(ModelVersion::NAME),
+        MODELS | REFUSED_MODELS => Some(ModelVersion::NAME),
         _ if topic.starts_with(ENTITIES) => Some(EntityMention::NAME),
         _ => None,
     }
@@ -110,7 +113,10 @@ mod tests {
     fn the_files_say_what_the_code_says() {
         let topics = all(&["Gene".into(), "CellLine".into()]).unwrap();
         let names: Vec<_> = topics.iter().map(|topic| topic.name.as_str()).collect();
-        assert_eq!(names, [ARTICLES, ANNOTATIONS, "entities.Gene", "entities.CellLine", DEAD_LETTERS, LABELS, MODELS]);
+        assert_eq!(
+            names,
+            [ARTICLES, ANNOTATIONS, "entities.Gene", "entities.CellLine", DEAD_LETTERS, LABELS, MODELS, REFUSED_MODELS]
+        );
         for topic in &topics {
             assert_eq!(topic.value, value_schema(&topic.name).unwrap_or("as consumed"), "{}", topic.name);
             assert!(topic.partitions > 0 && !topic.why.trim().is_empty());

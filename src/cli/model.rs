@@ -4,7 +4,7 @@ use litflow::ErrorClass;
 use litflow::config::Config;
 use litflow::model::{Model, directory};
 use litflow::tagger::{Engine, Serving, Tag as _};
-use litflow::worker::reload::{Chooser, Loader, announced, directory as watched};
+use litflow::worker::reload::{Chooser, Loader, announced, directory as watched, tell_cluster};
 use litflow::worker::{Outputs, Stop};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -63,7 +63,8 @@ pub fn serve(
         let serving = Serving::new(Box::new(loader.start(&path)?))?;
         return Ok((serving, Chooser::new(watched(path), load)));
     };
-    let mut chooser = Chooser::new(announced(config.kafka.clone(), name.clone()), load);
+    let chooser = Chooser::new(announced(config.kafka.clone(), name.clone()), load);
+    let mut chooser = chooser.telling(tell_cluster(config.kafka.clone()));
     let began = Instant::now();
     loop {
         let error = match chooser.first() {

@@ -77,7 +77,7 @@ fn deletions_retractions_and_tombstones_delete_the_state_and_nothing_else() {
 #[test]
 fn millions_of_passages_are_refused_before_they_fill_the_memory() {
     let nothing = Passage::new(Section::Body, "");
-    let limits = Limits { article: 16 << 20, record: BTreeMap::new(), ..limits() };
+    let limits = Limits { article: 16 << 20, outputs: Arc::default(), ..limits() };
     let refused = |passages: usize| {
         let event = ArticleEvent { passages: vec![nothing.clone(); passages], ..event("BRCA1") };
         let refusal = run_with(&message(Some("pmid:1"), Some(event.encode().unwrap())), &dictionary(), &limits);

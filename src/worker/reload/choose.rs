@@ -19,10 +19,14 @@ pub type Look = Box<dyn FnMut(bool) -> Result<Vec<Wanted>, Error> + Send>;
 /// Makes a version ready to serve.
 pub type Load = Box<dyn FnMut(&Wanted) -> Result<Box<dyn Tag>, Error> + Send>;
 
+/// Is told of each version that does not serve, when it fails for the first time on an occasion.
+pub type Tell = Box<dyn FnMut(&Wanted, &Refusal) + Send>;
+
 /// Looks, loads, and remembers what failed.
 pub struct Chooser {
     look: Look,
     load: Load,
+    tell: Tell,
     /// By digest, as long as the version is one of those to be served.
     failures: BTreeMap<String, Failure>,
     /// Looking failed: it is not known what is to be served.
@@ -50,7 +54,13 @@ pub(super) enum Choice {
 impl Chooser {
     /// Looks by `look` and loads by `load`.
     pub fn new(look: Look, load: Load) -> Self {
-        Self { look, load, failures: BTreeMap::new(), blind: None, newest: None }
+        let tell = Box::new(|_: &Wanted, _: &Refusal| ());
+        Self { look, load, tell, failures: BTreeMap::new(), blind: None, newest: None }
+    }
+
+    /// Tells of refusals elsewhere than in the log.
+    pub fn telling(self, tell: Tell) -> Self {
+        Self { tell, ..self }
     }
 
     /// The newest version that can be served, when nothing is in force yet; none where there is none at all.
@@ -138,6 +148,9 @@ impl Chooser {
             model = %wanted.place, digest = wanted.digest, attempts, will_retry,
             "the model does not serve: {error}"
         );
+        if attempts == 1 {
+            (self.tell)(wanted, &failure.refusal);
+        }
         self.failures.insert(wanted.digest.clone(), failure);
     }
 

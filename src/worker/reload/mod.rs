@@ -12,14 +12,17 @@
 mod choose;
 mod load;
 mod memory;
+mod refusals;
 mod source;
 #[cfg(test)]
 mod tests;
 
-pub use choose::{Chooser, Load, Look};
+pub use choose::{Chooser, Load, Look, Tell};
 pub use load::{Error, Loader};
+pub use refusals::tell_cluster;
 pub use source::{announced, directory};
 
+use crate::bus::records::ModelVersion;
 use crate::tagger::{ModelRef, Serving, Tag as _};
 use choose::Choice;
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
@@ -38,7 +41,7 @@ const TICK: Duration = Duration::from_millis(250);
 const WAITING: usize = 16;
 
 /// A version that is to be served.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Wanted {
     /// Where it is.
     pub place: Place,
@@ -46,6 +49,8 @@ pub struct Wanted {
     pub digest: String,
     /// Tells announcements of the same version apart: a broken version is tried again on another occasion.
     pub occasion: i64,
+    /// The announcement, where there was one.
+    pub announced: Option<Arc<ModelVersion>>,
 }
 
 /// Where a version is.
@@ -193,8 +198,9 @@ impl Keeper {
             };
             if request.is_some() || follow {
                 let snapshot = self.round(request.is_some(), Instant::now());
-                // Whoever asked may have gone.
-                let _ = request.map(|request| request.send(snapshot));
+                if let Some(request) = request {
+                    drop(request.send(snapshot)); // whoever asked may have gone
+                }
             }
         }
     }

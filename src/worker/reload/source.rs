@@ -4,10 +4,11 @@ use super::choose::Look;
 use super::load::Error;
 use super::{Place, Wanted};
 use crate::bus;
-use crate::bus::records::ModelVersion;
+use crate::bus::records::{AliasChange, ModelVersion};
 use crate::model::directory::{self, Directory};
 use crate::registry::Announcements;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 /// A directory is left alone until nothing in it has changed for so long: somebody is writing to it.
@@ -24,23 +25,30 @@ pub fn directory(path: PathBuf) -> Look {
 /// would go to, one after the other.
 pub fn announced(kafka: bus::Options, name: String) -> Look {
     let mut announcements: Option<Announcements> = None;
+    let mut known = Vec::new();
     Box::new(move |_| {
-        let known = match announcements.take() {
-            Some(mut known) => {
-                known.wait(Duration::ZERO)?;
-                announcements.insert(known)
+        let (following, is_news) = match announcements.take() {
+            Some(mut following) => {
+                let changed = following.wait(Duration::ZERO)?;
+                (following, changed.contains(&name))
             }
-            None => announcements.insert(Announcements::read(&kafka)?),
+            None => (Announcements::read(&kafka)?, true),
         };
-        Ok(known.get(&name)?.map(champions).unwrap_or_default())
+        if is_news {
+            known = following.get(&name)?.map(champions).unwrap_or_default();
+        }
+        announcements = Some(following); // after an error everything is read again
+        Ok(known.clone())
     })
 }
 
 pub(super) fn champions(state: &ModelVersion) -> Vec<Wanted> {
-    let wanted = |change: &crate::bus::records::AliasChange| Wanted {
+    let announced = Arc::new(state.clone());
+    let wanted = |change: &AliasChange| Wanted {
         place: Place::Registry { name: state.name.clone(), version: change.version.clone() },
         digest: change.digest.clone(),
         occasion: change.at,
+        announced: Some(announced.clone()),
     };
     state.champions().into_iter().map(wanted).collect()
 }
@@ -71,7 +79,7 @@ impl Watched {
                 None => None,
             };
             let place = Place::Directory(self.path.clone());
-            self.wanted = digest.map(|digest| Wanted { place, digest, occasion: fingerprint as i64 });
+            self.wanted = digest.map(|digest| Wanted { place, digest, occasion: fingerprint as i64, announced: None });
         }
         Ok(self.wanted.iter().cloned().collect())
     }

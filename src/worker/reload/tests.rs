@@ -36,7 +36,7 @@ fn version(digest: &str) -> Box<dyn Tag> {
 
 fn wanted(digest: &str, occasion: i64) -> Wanted {
     let place = Place::Registry { name: "fake".into(), version: digest.into() };
-    Wanted { place, digest: digest.into(), occasion }
+    Wanted { place, digest: digest.into(), occasion, announced: None }
 }
 
 /// What is announced and what is wrong with it, and what was loaded.
@@ -284,7 +284,8 @@ fn whatever_is_wrong_with_a_directory_leaves_the_model_in_force() {
     for (number, (what, damage, reason)) in damages.into_iter().enumerate() {
         let path = model(folder.path(), &format!("2.{number}.0"));
         damage(&path);
-        let wanted = Wanted { place: Place::Directory(path.clone()), digest: what.into(), occasion: 1 };
+        let wanted =
+            Wanted { place: Place::Directory(path.clone()), digest: what.into(), occasion: 1, announced: None };
         let loader = loader(&runtime);
         let load = Box::new(move |_: &Wanted| loader.start(&path).map(|engine| Box::new(engine) as Box<dyn Tag>));
         let chooser = Chooser::new(Box::new(move |_| Ok(vec![wanted.clone()])), load);
