@@ -123,7 +123,7 @@ impl Args {
         topic.retain(|topic| topic.name == topics::LABELS);
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let limits = runtime.block_on(Admin::new(kafka)?.record_limits(&topic));
-        let mut publisher = Publisher::new(kafka, None)?.with_limits(limits);
+        let mut publisher = Publisher::with_limits(kafka, limits)?;
         let bar = ProgressBar::new(documents.len() as u64).with_style(style("documents"));
         for document in documents {
             match publisher.publish(topics::LABELS, &document.document_id, document) {
