@@ -5,11 +5,14 @@
 mod support;
 
 use assert_cmd::Command;
+use litflow::bus::codec::Record as _;
 use litflow::bus::producer::Outgoing;
-use litflow::bus::records::AliasAction;
+use litflow::bus::records::{AliasAction, ModelVersion};
 use litflow::bus::topics;
 use litflow::registry::aliases::{CANDIDATE, CHAMPION, REJECTED};
-use litflow::registry::{Announcements, Error, Occasion, Options, Registry};
+use litflow::registry::{Announcements, Error, Occasion, Options, Registry, TRANSACTIONAL_ID};
+use rdkafka::ClientConfig;
+use rdkafka::producer::{BaseProducer, BaseRecord, Producer as _};
 use std::path::Path;
 use std::time::Duration;
 use support::versions::{flip_a_bit, model};
@@ -121,6 +124,31 @@ fn writers_at_once_lose_nothing() {
     assert_eq!((state.history.len(), aliases.len()), (1 + WRITERS * CHANGES, 1 + WRITERS * CHANGES));
     // Each change that was reported stands on the topic exactly once.
     assert_eq!(place.cluster.read(topics::MODELS).len(), 1 + WRITERS * CHANGES);
+}
+
+#[test]
+fn a_writer_that_hangs_is_overtaken() {
+    let Some(place) = Place::start() else { return };
+    let registry = place.registry();
+    let folder = model(place.folder.path(), "1.0.0", "One.");
+    let published = registry.publish(&folder, None, &because("first")).unwrap().1.state;
+    // It has sent another state and does not come to commit it.
+    let hanging: BaseProducer = ClientConfig::new()
+        .set("bootstrap.servers", place.cluster.broker.bootstrap_servers())
+        .set("transactional.id", TRANSACTIONAL_ID)
+        .create()
+        .unwrap();
+    hanging.init_transactions(DEADLINE).unwrap();
+    hanging.begin_transaction().unwrap();
+    let stale = ModelVersion { version: "0.0.1".into(), ..published }.encode().unwrap();
+    hanging.send(BaseRecord::to(topics::MODELS).key("tiny").payload(&stale)).unwrap();
+    while hanging.in_flight_count() > 0 {
+        hanging.poll(Duration::from_millis(10));
+    }
+    let moved = registry.assign("tiny", "1.0.0", CHAMPION, &because("overtaken")).unwrap();
+    assert!(moved.changed);
+    hanging.commit_transaction(DEADLINE).unwrap_err();
+    assert_eq!(registry.announcements().unwrap().get("tiny").unwrap(), Some(&moved.state));
 }
 
 #[test]

@@ -187,7 +187,8 @@ fn article_line(painter: &Painter, article: &ArticleEvent) -> String {
 }
 
 fn model_line(model: &ModelVersion) -> String {
-    let metrics: Vec<String> = model.metrics.iter().map(|(name, value)| format!("{name} {value:.3}")).collect();
+    let overall = model.metrics.iter().filter(|(name, _)| name.ends_with(".f1") && !name.contains(".types."));
+    let metrics: Vec<String> = overall.map(|(name, value)| format!("{name} {value:.3}")).collect();
     let aliases: Vec<String> = model.aliases.iter().map(|(name, of)| format!("{name}={}", of.version)).collect();
     let fields = [&model.version, &aliases.join(" "), &metrics.join(" · "), &model.location];
     fields.map(|field| sanitized(field)).join("  ")

@@ -50,7 +50,7 @@ impl Store {
             let _ = fs::rename(&target, temporary.path().join("damaged"));
         }
         match fs::rename(&folder, &target) {
-            Ok(()) => Ok(target),
+            Ok(()) => sync(cache).map(|()| target),
             // Somebody else was first.
             Err(_) if is_whole(&target, digest).is_ok() => Ok(target),
             Err(e) => Err(Error::io(&target, e)),

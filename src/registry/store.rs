@@ -7,8 +7,8 @@
 use super::location::{Location, Missing};
 use super::{Error, Options, names};
 use crate::bus::records::{ModelFile, ModelVersion};
-use crate::model::Config;
 use crate::model::directory::{self, CONFIG, FileDigest, MANIFEST, Manifest, digest_of};
+use crate::model::{self, Config};
 use futures::TryStreamExt as _;
 use object_store::path::Path as ObjectPath;
 use object_store::{Error as Cause, GetResult, ObjectStoreExt as _, PutMode, PutPayload, WriteMultipart};
@@ -407,7 +407,7 @@ impl<'a> Publication<'a> {
     /// Reads the directory and verifies every file that its manifest names.
     fn read(folder: &'a Path) -> Result<Self, Error> {
         let config_file = folder.join(CONFIG);
-        let config = std::fs::read(&config_file).map_err(|e| Error::io(&config_file, e))?;
+        let config = std::fs::read(&config_file).map_err(|e| model::Error::io(&config_file, e))?;
         let config = Config::parse(&config, &config_file)?;
         let Some(section) = &config.litflow else {
             let section = r#""litflow": {"name": "…", "version": "1.0.0", "head": "softmax", "max_length": 256}"#;
@@ -423,7 +423,7 @@ impl<'a> Publication<'a> {
                 let json = manifest.to_json();
                 (manifest, json)
             }
-            Err(e) => return Err(Error::io(&manifest_file, e)),
+            Err(e) => return Err(model::Error::io(&manifest_file, e).into()),
         };
         for (name, expected) in &manifest.files {
             let file = folder.join(name);

@@ -228,21 +228,30 @@ impl Signed {
     }
 }
 
-/// The version, where it is one, or that of an alias: no alias begins with a digit.
+/// The version, where it is one, or that of an alias, which Kafka is asked for.
 fn resolve(config: &Config, name: &str, version: &str) -> anyhow::Result<String> {
-    if version.starts_with(|first: char| first.is_ascii_digit()) {
+    if is_version(version) {
         return Ok(version.to_owned());
     }
-    let announcements = Announcements::read(&config.kafka)?;
-    let state = state(&announcements, name)?;
+    version_of(state(&Announcements::read(&config.kafka)?, name)?, version)
+}
+
+/// The version, where it is one, or that of an alias.
+fn version_of(state: &ModelVersion, version: &str) -> anyhow::Result<String> {
     match state.alias(version) {
+        _ if is_version(version) => Ok(version.to_owned()),
         Some(target) => Ok(target.version.clone()),
         None => {
             let aliases: Vec<&str> = state.aliases.keys().map(String::as_str).collect();
             let known = if aliases.is_empty() { "none".to_owned() } else { aliases.join(", ") };
-            anyhow::bail!("{name} has no alias {version:?}; its aliases are: {known}")
+            anyhow::bail!("{} has no alias {version:?}; its aliases are: {known}", state.name)
         }
     }
+}
+
+/// No alias begins with a digit, and every version does.
+fn is_version(text: &str) -> bool {
+    text.starts_with(|first: char| first.is_ascii_digit())
 }
 
 fn state<'a>(announcements: &'a Announcements, name: &str) -> Result<&'a ModelVersion, Error> {

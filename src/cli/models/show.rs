@@ -2,7 +2,7 @@
 
 use super::super::exit::Exit;
 use super::super::paint::{Painter, sanitized};
-use super::resolve;
+use super::{state, version_of};
 use anstyle::{AnsiColor, Style};
 use litflow::bus::records::{AliasAction, ModelVersion};
 use litflow::config::Config;
@@ -80,14 +80,14 @@ fn rows(stored: Vec<Stored>, announced: Option<&Announcements>, name: Option<&st
 /// One version.
 pub fn show(config: &Config, name: &str, version: &str, json: bool) -> anyhow::Result<Exit> {
     let store = Store::open(&config.registry)?;
-    let version = resolve(config, name, version)?;
+    let announcements = Announcements::read(&config.kafka)?;
+    let state = state(&announcements, name)?;
+    let version = version_of(state, version)?;
     let (manifest, _) = store.manifest(name, &version)?;
     let described = store.describe(name, &version)?;
-    let announcements = Announcements::read(&config.kafka)?;
-    let announced = announcements.get(name)?;
-    let aliases: Vec<&str> = announced
+    let aliases: Vec<&str> = state
+        .aliases
         .iter()
-        .flat_map(|state| &state.aliases)
         .filter_map(|(alias, target)| (target.version == version).then_some(alias.as_str()))
         .collect();
     let mut out = anstream::stdout().lock();
