@@ -339,8 +339,7 @@ fn what_a_format_cannot_hold_is_named() {
         let mut out = Vec::new();
         let mut writer = Writer::to_stream(format, Box::new(&mut out)).unwrap();
         everything.iter().for_each(|document| assert!(writer.write(document).unwrap()));
-        let losses = writer.finish().unwrap().to_string();
-        losses
+        writer.finish().unwrap().to_string()
     };
     for format in [Format::Jsonl, Format::BiocJson, Format::BiocXml] {
         assert_eq!(losses(format), "");
