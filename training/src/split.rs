@@ -137,7 +137,7 @@ mod tests {
     /// Documents of which every tenth mentions the rare type 1; all but every fifth mention type 0.
     fn dataset(ids: std::ops::Range<u32>) -> Dataset {
         let document = |id: u32| {
-            let common = (id % 5 != 0).then_some(Span { begin: 0, end: 1, entity_type: 0 });
+            let common = (!id.is_multiple_of(5)).then_some(Span { begin: 0, end: 1, entity_type: 0 });
             let rare = (id % 10 == 3).then_some(Span { begin: 2, end: 3, entity_type: 1 });
             let spans = common.into_iter().chain(rare).collect();
             let passage = LabeledPassage { text: "a b".into(), offset: 0, spans, open: Vec::new() };
