@@ -56,15 +56,6 @@ fn the_demo_articles_are_read_whole() {
 #[test]
 fn a_directory_is_read_in_order_whatever_is_compressed() {
     let folder = tempfile::tempdir().unwrap();
-    let gzip = |members: &[&[u8]]| {
-        let mut bytes = Vec::new();
-        for member in members {
-            let mut encoder = GzEncoder::new(&mut bytes, Compression::fast());
-            encoder.write_all(member).unwrap();
-            encoder.finish().unwrap();
-        }
-        bytes
-    };
     let write = |name: &str, bytes: &[u8]| {
         let path = folder.path().join(name);
         std::fs::create_dir_all(path.parent().unwrap()).unwrap();
@@ -93,6 +84,33 @@ fn a_directory_is_read_in_order_whatever_is_compressed() {
 
     let missing = read(&[folder.path().join("missing.xml")], None);
     assert!(missing[0]["error"].as_str().unwrap().contains("missing.xml: cannot be read"), "{missing:?}");
+}
+
+/// A gzip file of these members.
+fn gzip(members: &[&[u8]]) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    for member in members {
+        let mut encoder = GzEncoder::new(&mut bytes, Compression::fast());
+        encoder.write_all(member).unwrap();
+        encoder.finish().unwrap();
+    }
+    bytes
+}
+
+/// Smaller than what is looked at to tell the format.
+#[test]
+fn what_stands_before_the_place_where_a_small_gzip_is_cut_off_is_read() {
+    let lines: String = (0..400).map(|id| format!("{{\"id\": \"{id}\", \"text\": \"no {}\"}}\n", id * 7919)).collect();
+    let mut cut_off = gzip(&[lines.as_bytes()]);
+    cut_off.truncate(cut_off.len() / 2);
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("cut.jsonl.gz");
+    std::fs::write(&path, cut_off).unwrap();
+
+    let items: Vec<_> = Articles::new(&[path], None, &Options::default()).collect();
+    let (read, error) = items.split_at(items.len() - 1);
+    assert!(read.len() > 20 && read.iter().all(Result::is_ok), "{}", read.len());
+    assert!(error[0].as_ref().unwrap_err().to_string().contains("cut.jsonl.gz"), "{error:?}");
 }
 
 /// The text of `xml` read as `from`.

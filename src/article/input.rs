@@ -23,8 +23,16 @@ pub struct Input {
 impl Input {
     /// An input that is no file.
     pub fn new(mut reader: impl BufRead + Send + 'static) -> io::Result<Self> {
-        let head = read_head(&mut reader, HEAD)?;
-        Ok(Self { reader: Box::new(Cursor::new(head.clone()).chain(reader)), head })
+        let mut head = Vec::new();
+        match (&mut reader).take(HEAD).read_to_end(&mut head) {
+            Ok(_) => Ok(Self { reader: Box::new(Cursor::new(head.clone()).chain(reader)), head }),
+            // A small file that was cut off: what could be decompressed is read, the error comes after it.
+            Err(error) if !head.is_empty() => {
+                let cut = BufReader::new(Cut { kind: error.kind(), reason: error.to_string() });
+                Ok(Self { reader: Box::new(Cursor::new(head.clone()).chain(cut)), head })
+            }
+            Err(error) => Err(error),
+        }
     }
 
     /// Whether it begins like XML.
@@ -59,6 +67,18 @@ fn read_head(reader: &mut impl Read, length: u64) -> io::Result<Vec<u8>> {
     let mut head = Vec::new();
     reader.take(length).read_to_end(&mut head)?;
     Ok(head)
+}
+
+/// Where an input could not be read any further.
+struct Cut {
+    kind: io::ErrorKind,
+    reason: String,
+}
+
+impl Read for Cut {
+    fn read(&mut self, _: &mut [u8]) -> io::Result<usize> {
+        Err(io::Error::new(self.kind, self.reason.clone()))
+    }
 }
 
 struct Counted<R> {

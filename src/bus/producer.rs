@@ -248,7 +248,8 @@ impl Producer {
         if is_over {
             return Err(self.gave_up(step, reason));
         }
-        if told.is_none_or(|told| told.elapsed() > TELL_INTERVAL) {
+        // The first tries of a broker that has just started often fail: nobody needs to know.
+        if told.get_or_insert_with(Instant::now).elapsed() > TELL_INTERVAL {
             *told = Some(Instant::now());
             tracing::warn!("{step}: {reason}; it is tried until it succeeds or the worker is to end");
         }

@@ -26,7 +26,7 @@ Examples:
 
 With model.name set it serves the champion that is announced on the topic models, and another one as soon as that
 is announced; else the model at model.path, and that again when it changes. SIGHUP has it look at once.
-SIGTERM and Ctrl-C drain and commit what is on its way and end with 0; a second one ends at once.")]
+SIGTERM and Ctrl-C commit what is finished within worker.drain_timeout_ms and end with 0; a second one ends at once.")]
 pub struct Args {
     /// End when everything that is on the topic has been worked up
     #[arg(long)]
@@ -63,7 +63,10 @@ impl Args {
 
     pub async fn run(&self, config: &Config) -> anyhow::Result<Exit> {
         let (stop, stopped) = watch::channel(if self.until_end { Stop::AtEnd } else { Stop::Never });
-        signals::stop_on_signals(stop, "draining: what is on its way is finished and committed")?;
+        signals::stop_on_signals(
+            stop,
+            "draining: what is on its way is finished and committed, as far as worker.drain_timeout_ms allows",
+        )?;
         let hangups = signals::hangups()?;
         let started = Started::default();
         let (end_serving, ended) = watch::channel(());
@@ -102,12 +105,17 @@ impl Args {
             anstream::println!("{}", serde_json::to_string(summary)?);
         }
         anstream::eprintln!(
-            "{} worked up in {:.1} s: {} tagged, {} deleted, {}",
+            "{} worked up in {:.1} s: {} tagged, {} deleted, {}{}",
             input::counted(summary.articles, "article", "articles"),
             summary.seconds,
             HumanCount(summary.tagged),
             HumanCount(summary.tombstones),
             input::counted(summary.dead_letters, "dead letter", "dead letters"),
+            if summary.left > 0 {
+                format!("; {} left to the next worker", input::counted(summary.left, "article", "articles"))
+            } else {
+                String::new()
+            },
         );
         Ok(())
     }

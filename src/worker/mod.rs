@@ -130,6 +130,8 @@ pub struct Summary {
     pub tokens: u64,
     /// Mentions by entity type.
     pub mentions: BTreeMap<String, u64>,
+    /// Articles that were on their way when the time to drain was over: the next worker does them.
+    pub left: u64,
     /// Transactions committed.
     pub transactions: u64,
     /// From the first article to the last commit.

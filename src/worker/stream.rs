@@ -177,6 +177,7 @@ impl Stream {
                 if self.window.articles() > 0 && Instant::now() < deadline {
                     return Ok(false);
                 }
+                self.summary.left = self.window.articles() as u64;
                 self.window.clear();
                 self.commit()?;
                 Ok(true)
