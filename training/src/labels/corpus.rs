@@ -198,7 +198,7 @@ fn files(path: &Path, format: Option<Format>) -> std::io::Result<Vec<PathBuf>> {
 
 /// The documents of one file. A source that names no annotator has the file's name for one, or BRAT's folder's.
 fn open(file: &Path, format: Option<Format>, options: &ReadOptions) -> Result<(Format, Documents), RecordError> {
-    let name = file.display().to_string();
+    let name = if input::is_stdin(file) { "stdin".to_owned() } else { file.display().to_string() };
     let error = |reason| RecordError { file: name.clone(), position: None, id: None, reason };
     let input = input::open(file, Arc::default()).map_err(|reason| error(reason.into()))?;
     let format = match format {
@@ -218,7 +218,8 @@ fn open(file: &Path, format: Option<Format>, options: &ReadOptions) -> Result<(F
     };
     // BRAT's files are named by their documents.
     let named = if format == Format::Brat { file.parent().and_then(Path::file_name) } else { file.file_name() };
-    let stem = named.unwrap_or_default().to_string_lossy().into_owned();
+    let named = if input::is_stdin(file) { None } else { named };
+    let stem = named.map_or("stdin".into(), |name| name.to_string_lossy()).into_owned();
     let stem = stem.split('.').next().unwrap_or_default().to_owned();
     let limit = limits.max_passages;
     let annotated = documents.map(move |document| {
