@@ -132,7 +132,8 @@ fn measure(args: &Args, loader: &Loader, serving: &Serving, done: &Done) -> Resu
     let loaded = Instant::now();
     serving.swap(next);
     // Those under way at the swap, and as many again by the new model.
-    wait_for(done, lock(done).len() + 2 * args.in_flight);
+    let documents = lock(done).len() + 2 * args.in_flight;
+    wait_for(done, documents);
     let swapped = Instant::now();
     std::thread::sleep(loaded - began);
     let rested = Instant::now();
