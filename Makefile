@@ -1,6 +1,6 @@
 # The commands of the README. Each does all the set-up that it needs.
 
-.PHONY: help setup demo kafka test bench encoder model clean
+.PHONY: help setup demo kafka loop test bench encoder model clean
 
 CORPORA ?= ../shared/corpora/aioner
 OUT ?= runs/biored-minilm
@@ -17,6 +17,10 @@ demo: setup ## the whole system on real articles, with a broker of its own
 
 kafka: setup ## a local Apache Kafka in the foreground, until Ctrl-C
 	@scripts/kafka/serve $(ARGS)
+
+loop: setup encoder ## labels, training, a worker, a better version swapped in, and back: about five minutes
+	cargo build --release --workspace
+	@scripts/loop
 
 test: setup ## all tests, those on a real Kafka included
 	cargo test --workspace

@@ -1,20 +1,21 @@
 //! How long the stream pauses when another model version takes the place of the one in force.
 //!
 //! Documents are tagged without a pause, as many at a time as a worker has. Meanwhile a version is loaded beside
-//! the one in force and swapped in, again and again, as `worker::reload` does it. What counts is the gap between two
-//! documents that are done: the longest around each swap (from the moment it is made until every document under way
-//! at that moment is done), and the longest while the version was loaded, beside the longest in a stretch of the
-//! same length without any of it, and beside the time of one batch.
+//! the one in force and swapped in, again and again, as `worker::reload` does it. What counts is the gap between the
+//! ends of two batches, whichever thread and version ran them: the longest around each swap (from the moment it is
+//! made until every document under way at that moment is done), and the longest while the version was loaded, beside
+//! the longest in a stretch of the same length without any of it, and beside the time of one batch under this load.
 
 use anyhow::{Context, Result};
 use clap::Parser;
 use litflow::article::{self, Articles, Document};
-use litflow::model::{self, Model, PackedBatch};
+use litflow::model;
 use litflow::tagger::{self, Serving, Tag as _};
 use litflow::worker::Outputs;
 use litflow::worker::reload::Loader;
+use metrics::{Counter, Gauge, Histogram, HistogramFn, Key, KeyName, Metadata, Recorder, SharedString, Unit};
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 use tokio::sync::Semaphore;
@@ -41,8 +42,8 @@ struct Args {
     bench: bool,
 }
 
-/// When documents were done.
-type Done = Arc<Mutex<Vec<Instant>>>;
+/// How many documents are done.
+type Done = Arc<AtomicUsize>;
 
 /// The longest gaps around one swap.
 struct Gaps {
@@ -62,7 +63,8 @@ fn main() -> Result<()> {
         runtime: runtime.handle().clone(),
     };
     let documents = documents(&args)?;
-    let batch = time_of_a_batch(&args, &loader)?;
+    let batches = Batches::default();
+    metrics::set_global_recorder(batches.clone()).context("there is another recorder")?;
     let serving = Arc::new(Serving::new(Box::new(loader.start(&args.model)?))?);
     let done = Done::default();
     let over = Arc::new(AtomicBool::new(false));
@@ -72,14 +74,14 @@ fn main() -> Result<()> {
     let mut measured = Vec::new();
     for swap in 0..args.swaps {
         eprint!("\rswap {} of {}", swap + 1, args.swaps);
-        measured.push(measure(&args, &loader, &serving, &done)?);
+        measured.push(measure(&args, &loader, &serving, &done, &batches)?);
     }
     eprintln!();
     over.store(true, Ordering::Relaxed);
     runtime.block_on(load)??;
 
-    println!("one batch: {:.1} ms (median of full batches on one thread)", milliseconds(batch));
-    println!("longest gap between documents, over {} swaps:", args.swaps);
+    println!("one batch: {:.1} ms (median)", milliseconds(batches.median()));
+    println!("longest gap between the ends of two batches, over {} swaps:", args.swaps);
     for (name, of) in [
         ("at the swap", (|gaps: &Gaps| gaps.swapping) as fn(&Gaps) -> Duration),
         ("while loading", |gaps| gaps.loading),
@@ -117,7 +119,7 @@ async fn keep_tagging(
         let (serving, document, done) = (serving.clone(), document.clone(), done.clone());
         tokio::spawn(async move {
             if serving.tag(document).await.is_ok() {
-                lock(&done).push(Instant::now());
+                done.fetch_add(1, Ordering::Relaxed);
             }
             drop(place);
         });
@@ -126,56 +128,82 @@ async fn keep_tagging(
 }
 
 /// One load and one swap, and a stretch of the load's length before it.
-fn measure(args: &Args, loader: &Loader, serving: &Serving, done: &Done) -> Result<Gaps> {
+fn measure(args: &Args, loader: &Loader, serving: &Serving, done: &Done, batches: &Batches) -> Result<Gaps> {
     let began = Instant::now();
     let next = Box::new(loader.start(&args.model)?);
     let loaded = Instant::now();
     serving.swap(next);
     // Those under way at the swap, and as many again by the new model.
-    let documents = lock(done).len() + 2 * args.in_flight;
+    let documents = done.load(Ordering::Relaxed) + 2 * args.in_flight;
     wait_for(done, documents);
     let swapped = Instant::now();
     std::thread::sleep(loaded - began);
     let rested = Instant::now();
     Ok(Gaps {
-        loading: longest_gap(done, began, loaded),
-        swapping: longest_gap(done, loaded, swapped),
-        without: longest_gap(done, swapped, rested),
+        loading: batches.longest_gap(began, loaded),
+        swapping: batches.longest_gap(loaded, swapped),
+        without: batches.longest_gap(swapped, rested),
     })
 }
 
-/// The longest time in which no document was done that reaches into `from..to`.
-fn longest_gap(done: &Done, from: Instant, to: Instant) -> Duration {
-    let done = lock(done);
-    let gaps = done.windows(2).filter(|pair| pair[1] > from && pair[0] < to).map(|pair| pair[1] - pair[0]);
-    gaps.max().unwrap_or(to - from)
-}
-
 fn wait_for(done: &Done, documents: usize) {
-    while lock(done).len() < documents {
+    while done.load(Ordering::Relaxed) < documents {
         std::thread::sleep(Duration::from_millis(1));
     }
 }
 
-/// The median of a full batch, on one thread, with nothing beside it.
-fn time_of_a_batch(args: &Args, loader: &Loader) -> Result<Duration> {
-    const BATCH_TOKENS: usize = 1_024;
-    const LENGTH: usize = 32;
-    tch::set_num_threads(1);
-    let model = Model::load(&args.model, &loader.model)?;
-    let window =
-        model.tokenizer().encode("the patients with breast cancer were treated with cisplatin ".repeat(4), true);
-    let ids = window.map_err(anyhow::Error::msg)?.get_ids()[..LENGTH].to_vec();
-    let batch =
-        PackedBatch { ids: ids.repeat(BATCH_TOKENS / LENGTH), lengths: vec![LENGTH as u32; BATCH_TOKENS / LENGTH] };
-    let mut times = Vec::new();
-    for _ in 0..50 {
-        let began = Instant::now();
-        model.emissions(&batch).context("a batch")?;
-        times.push(began.elapsed());
+/// The batches that the engines ran, whose metrics are listened to.
+#[derive(Clone, Default)]
+struct Batches(Arc<Mutex<Vec<Batch>>>);
+
+/// When a batch ended, and how long it took.
+#[derive(Clone, Copy)]
+struct Batch {
+    end: Instant,
+    took: Duration,
+}
+
+impl Batches {
+    /// The longest time between the ends of two batches that reaches into `from..to`.
+    fn longest_gap(&self, from: Instant, to: Instant) -> Duration {
+        let mut ends: Vec<Instant> = lock(&self.0).iter().map(|batch| batch.end).collect();
+        ends.sort_unstable();
+        let gaps = ends.windows(2).filter(|pair| pair[1] > from && pair[0] < to).map(|pair| pair[1] - pair[0]);
+        gaps.max().unwrap_or(to - from)
     }
-    times.sort_unstable();
-    Ok(times[times.len() / 2])
+
+    fn median(&self) -> Duration {
+        let mut times: Vec<Duration> = lock(&self.0).iter().map(|batch| batch.took).collect();
+        times.sort_unstable();
+        times.get(times.len() / 2).copied().unwrap_or_default()
+    }
+}
+
+impl HistogramFn for Batches {
+    fn record(&self, seconds: f64) {
+        lock(&self.0).push(Batch { end: Instant::now(), took: Duration::from_secs_f64(seconds) });
+    }
+}
+
+/// All other metrics go nowhere.
+impl Recorder for Batches {
+    fn describe_counter(&self, _: KeyName, _: Option<Unit>, _: SharedString) {}
+    fn describe_gauge(&self, _: KeyName, _: Option<Unit>, _: SharedString) {}
+    fn describe_histogram(&self, _: KeyName, _: Option<Unit>, _: SharedString) {}
+
+    fn register_counter(&self, _: &Key, _: &Metadata<'_>) -> Counter {
+        Counter::noop()
+    }
+
+    fn register_gauge(&self, _: &Key, _: &Metadata<'_>) -> Gauge {
+        Gauge::noop()
+    }
+
+    fn register_histogram(&self, key: &Key, _: &Metadata<'_>) -> Histogram {
+        let is_batch =
+            key.name() == "litflow_tagger_stage_seconds" && key.labels().any(|label| label.value() == "encode");
+        if is_batch { Histogram::from_arc(Arc::new(self.clone())) } else { Histogram::noop() }
+    }
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {

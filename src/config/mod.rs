@@ -38,6 +38,8 @@ pub struct Config {
     pub model: Model,
     /// Where model versions are kept.
     pub registry: registry::Options,
+    /// Where trained versions are mirrored to.
+    pub mlflow: Mlflow,
     /// How the model is kept busy.
     pub tagger: tagger::Options,
     /// Transactions and what is worked on at a time.
@@ -80,6 +82,24 @@ impl Model {
     /// What the model is loaded with.
     pub fn options(&self) -> model::Options {
         model::Options { device: self.device, precision: self.precision }
+    }
+}
+
+/// `[mlflow]`, which training heeds.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Mlflow {
+    /// The server's address, `http://localhost:5000`; none is no mirror.
+    pub tracking_uri: Option<String>,
+    /// The experiment that runs belong to; made where it is missing.
+    pub experiment: String,
+    /// A bearer token for the server.
+    pub token: Option<String>,
+}
+
+impl Default for Mlflow {
+    fn default() -> Self {
+        Self { tracking_uri: None, experiment: "litflow".into(), token: None }
     }
 }
 

@@ -46,6 +46,12 @@ pub enum Error {
         /// What is wrong.
         reason: String,
     },
+    /// The registry of model versions did not do it.
+    #[error(transparent)]
+    Registry(#[from] litflow::registry::Error),
+    /// A job cannot go on.
+    #[error("{0}")]
+    Job(String),
     /// libtorch failed.
     #[error("libtorch: {0}")]
     Torch(#[from] tch::TchError),
@@ -72,7 +78,10 @@ impl Error {
         use litflow::bus::publisher::PublishError;
         match self {
             Self::Usage(_) | Self::Config(_) => 2,
-            Self::Bus(error) | Self::Publish(PublishError::Bus(error)) => match error {
+            Self::Registry(litflow::registry::Error::Options(_)) => 2,
+            Self::Registry(litflow::registry::Error::Bus(error))
+            | Self::Bus(error)
+            | Self::Publish(PublishError::Bus(error)) => match error {
                 Bus::Options(_) | Bus::Property { .. } => 2,
                 Bus::Fenced { .. } | Bus::Kafka { class: ErrorClass::Fatal, .. } => 4,
                 _ => 1,

@@ -12,7 +12,7 @@ use crate::scorer::Span;
 use crate::split::HoldOut;
 use futures::{StreamExt, TryStreamExt};
 use litflow::article::{Document, Passage, Section};
-use litflow::model::{Model, Options};
+use litflow::model::{Model, Options, directory};
 use litflow::tagger::encode::{SentenceTokenizer, segments};
 use litflow::tagger::engine::{self, Engine};
 use litflow::tagger::{ModelRef, Tag, TaggedDocument};
@@ -40,34 +40,50 @@ pub struct Evaluation {
 }
 
 /// Which of the files' documents are scored.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub enum Scope {
     /// All.
     All,
     /// Those that the model's recipe holds out of training for development.
     HeldOut,
+    /// Those of a list.
+    Listed(HoldOut),
 }
 
 /// Scores the model on PubTator files. Only the types that a file annotates count, in gold and prediction.
 /// A model directory with a recipe reads the files as the recipe says (renamed types).
-pub fn evaluate(directory: &Path, files: &[PathBuf], scope: Scope, options: &Options) -> Result<Evaluation, Error> {
-    let model = Model::load(directory, options)?;
+pub fn evaluate(directory: &Path, files: &[PathBuf], scope: &Scope, options: &Options) -> Result<Evaluation, Error> {
     let recipe_file = directory.join(RECIPE);
     let recipe = if recipe_file.exists() { Recipe::read(&recipe_file)? } else { Recipe::default() };
-    let reference = model.model_ref().clone();
-    let types = model.label_set().entity_types().to_vec();
-    let data_options = DataOptions { types: types.clone(), ..recipe.data };
+    let types = directory::read_config(directory)?.label_set(directory)?.entity_types().to_vec();
+    let data_options = DataOptions { types, ..recipe.data };
     let mut data = Dataset::read(files, &data_options)?;
-    if scope == Scope::HeldOut {
-        data.documents = data.hold_out(&HoldOut::Share(recipe.dev_share)).documents;
+    let rule = match scope {
+        Scope::All => None,
+        Scope::HeldOut => Some(&HoldOut::Share(recipe.dev_share)),
+        Scope::Listed(rule) => Some(rule),
+    };
+    if let Some(rule) = rule {
+        data.documents = data.hold_out(rule).documents;
         if data.documents.is_empty() {
             return Err(Error::Usage("none of the documents was held out of this model's training".into()));
         }
     }
+    measure(directory, &data, options)
+}
 
-    let outcomes = outcomes(model, &data)?;
-    let epochs = epochs(directory);
-    Ok(Evaluation { model: reference, types, outcomes, left_out: data.left_out, epochs, data_options })
+/// Scores the model on documents that are read already, by their types: what the model does not know it misses.
+pub fn measure(directory: &Path, data: &Dataset, options: &Options) -> Result<Evaluation, Error> {
+    let model = Model::load(directory, options)?;
+    let reference = model.model_ref().clone();
+    Ok(Evaluation {
+        model: reference,
+        types: data.types.clone(),
+        outcomes: outcomes(model, data)?,
+        left_out: data.left_out.clone(),
+        epochs: epochs(directory),
+        data_options: data.options.clone(),
+    })
 }
 
 impl Evaluation {
@@ -103,7 +119,7 @@ impl Evaluation {
 }
 
 /// The epochs that training wrote into a model directory; none where something else made it.
-fn epochs(directory: &Path) -> Vec<Epoch> {
+pub(crate) fn epochs(directory: &Path) -> Vec<Epoch> {
     let read = || -> Option<Vec<Epoch>> {
         let json = std::fs::read(directory.join(METRICS)).ok()?;
         let mut metrics: serde_json::Value = serde_json::from_slice(&json).ok()?;
@@ -160,7 +176,7 @@ fn words(text: &str, tokenizer: &SentenceTokenizer) -> Result<Vec<(u32, u32)>, E
 }
 
 /// The document without its gold mentions. Passages keep their places, by which the mentions come back.
-fn document_of(document: &LabeledDocument) -> Document {
+pub(crate) fn document_of(document: &LabeledDocument) -> Document {
     let passage = |passage: &LabeledPassage| {
         let section = if passage.offset == 0 { Section::Title } else { Section::Abstract };
         Passage::new(section, passage.text.clone())

@@ -19,7 +19,7 @@ use litflow::model::{Directory, LabelSet};
 use litflow::tagger::encode::SentenceTokenizer;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 use tch::{Device, Tensor};
 use tokenizers::Tokenizer;
 
@@ -40,6 +40,8 @@ pub struct Request {
     pub recipe: Recipe,
     /// Whether to go on from `out`'s checkpoint.
     pub resume: bool,
+    /// The longest time between two checkpoints; there is one at the end of each epoch too.
+    pub checkpoint_every: Duration,
     /// Where to compute.
     pub device: Device,
 }
@@ -78,6 +80,7 @@ pub fn fit(request: &Request, interrupted: &AtomicBool) -> Result<Outcome, Error
                 if stopped {
                     break 'stages;
                 }
+                run.save_now_and_then()?;
             }
             run.end_epoch(place, &data)?;
             let is_last_stage = plan.number == recipe.stages.len();
@@ -104,8 +107,21 @@ struct Run<'a> {
     optimizer: AdamW,
     state: State,
     best: Best,
+    saved: Instant,
+    /// Of the steps that [`Run::add_losses`] has not read yet.
+    losses: Vec<StepLoss>,
     progress: Progress,
 }
+
+/// The loss of a step, still where it was computed.
+struct StepLoss {
+    step: u64,
+    loss: Tensor,
+    words: u64,
+}
+
+/// Steps whose losses are read together, on a GPU.
+const LOSSES_AT_A_TIME: usize = 16;
 
 impl<'a> Run<'a> {
     /// At the beginning, or where the checkpoint says.
@@ -129,7 +145,7 @@ impl<'a> Run<'a> {
             (fresh, (network, optimizer, None))
         };
         let progress = Progress::new(data.stages.iter().map(StagePlan::steps).sum(), state.steps);
-        Ok(Self { request, network, optimizer, state, best, progress })
+        Ok(Self { request, network, optimizer, state, best, saved: Instant::now(), losses: Vec::new(), progress })
     }
 
     fn has_behind(&self, place: Place) -> bool {
@@ -149,24 +165,39 @@ impl<'a> Run<'a> {
         tch::manual_seed((self.request.recipe.seed << 32 | step) as i64);
         let batch = self.network.batch(examples)?;
         let loss = loss(self.network.crf(), &self.network.emissions(&batch, true)?, &batch, adjustments);
-        let value = loss.f_double_value(&[])?;
-        if !value.is_finite() {
-            return Err(Error::Diverged { step, loss: value });
-        }
-        self.optimizer.step(&loss, learning_rate)?;
+        let _norm = self.optimizer.step(&loss, learning_rate)?;
 
         let words: u64 = examples.iter().map(|example| example.words.len() as u64).sum();
         self.state.steps += 1;
-        self.state.running.loss += value * words as f64;
-        self.state.running.words += words;
+        self.losses.push(StepLoss { step, loss: loss.detach(), words });
+        if self.losses.len() >= LOSSES_AT_A_TIME || self.request.device == Device::Cpu {
+            self.add_losses()?;
+        }
         self.state.running.pieces += examples.iter().map(|example| example.ids.len() as u64).sum::<u64>();
         self.state.running.seconds += started.elapsed().as_secs_f64();
         self.progress.step(&self.name(place), self.mean_loss(), self.state.running.words);
         Ok(())
     }
 
+    /// Reads the losses of the last steps, for which a GPU has to be waited for, and adds them up.
+    ///
+    /// # Errors
+    /// One is not finite.
+    fn add_losses(&mut self) -> Result<(), Error> {
+        for StepLoss { step, loss, words } in self.losses.drain(..) {
+            let loss = loss.f_double_value(&[])?;
+            if !loss.is_finite() {
+                return Err(Error::Diverged { step, loss });
+            }
+            self.state.running.loss += loss * words as f64;
+            self.state.running.words += words;
+        }
+        Ok(())
+    }
+
     /// Scores the epoch, keeps its weights if they are the best, and writes the checkpoint.
     fn end_epoch(&mut self, place: Place, data: &Prepared) -> Result<(), Error> {
+        self.add_losses()?;
         let dev = evaluate(&self.network, &data.dev, &data.dev_examples, self.request.recipe.batch_tokens)?;
         let (loss, scores) = (self.mean_loss(), dev.micro);
         let Running { pieces, seconds, .. } = self.state.running;
@@ -222,8 +253,16 @@ impl<'a> Run<'a> {
         Ok(Outcome { interrupted, left_out: data.train.left_out.clone(), best: self.state.best().cloned() })
     }
 
-    fn save(&self) -> Result<(), Error> {
-        checkpoint::save(&self.request.out, &self.state, &self.network, &self.optimizer, &self.best)
+    /// Within an epoch, so that a run that is killed loses no more than that.
+    fn save_now_and_then(&mut self) -> Result<(), Error> {
+        if self.saved.elapsed() < self.request.checkpoint_every { Ok(()) } else { self.save() }
+    }
+
+    fn save(&mut self) -> Result<(), Error> {
+        self.add_losses()?;
+        checkpoint::save(&self.request.out, &self.state, &self.network, &self.optimizer, &self.best)?;
+        self.saved = Instant::now();
+        Ok(())
     }
 
     fn mean_loss(&self) -> f64 {
@@ -438,12 +477,13 @@ mod tests {
             out: folder.join(out),
             recipe,
             resume: false,
+            checkpoint_every: Duration::from_secs(600),
             device: Device::Cpu,
         }
     }
 
     fn eval(request: &Request) -> Evaluation {
-        evaluate_directory(&request.out, &request.data, Scope::All, &litflow::model::Options::default()).unwrap()
+        evaluate_directory(&request.out, &request.data, &Scope::All, &litflow::model::Options::default()).unwrap()
     }
 
     fn weights(out: &Path) -> Vec<u8> {

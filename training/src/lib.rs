@@ -5,7 +5,7 @@
 //! makes sentences and batches of them, [`network`] is the model in training, [`loss`] and [`optimizer`]
 //! teach it, [`fit`] is the loop, [`checkpoint`] what it can go on from, [`publish`] the model directory
 //! that comes out. [`evaluate`] runs a finished model as the worker does, [`scorer`] and [`analysis`] tell what
-//! it is worth.
+//! it is worth. [`run`] does all of it by itself.
 
 pub mod analysis;
 pub mod calibrate;
@@ -15,6 +15,7 @@ pub mod error;
 pub mod evaluate;
 pub mod examples;
 pub mod fit;
+mod fused;
 pub mod gate;
 pub mod labels;
 pub mod loss;
@@ -27,6 +28,7 @@ pub mod publish;
 pub mod random;
 pub mod recipe;
 pub mod report;
+pub mod run;
 pub mod scorer;
 pub mod snapshot;
 pub mod split;

@@ -2,17 +2,16 @@
 
 mod commands;
 
-use anyhow::Context;
 use clap::{Args, Parser, Subcommand};
 use litflow::model::device::{self, DeviceChoice, Options};
 use litflow_training::Error;
 use litflow_training::evaluate::{Scope, evaluate};
 use litflow_training::fit::{Request, fit};
 use litflow_training::recipe::Recipe;
+use litflow_training::split::HoldOut;
 use std::path::PathBuf;
 use std::process::ExitCode;
-use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
+use std::time::Duration;
 
 /// Trains and measures litflow's models.
 #[derive(Parser)]
@@ -34,10 +33,12 @@ enum Command {
     Export(commands::export::Args),
     Snapshot(commands::snapshot::Args),
     HoldOut(commands::hold_out::Args),
+    Run(Box<commands::run::Args>),
 }
 
 const EXIT_CODES: &str = "Exit codes: 0 done; 1 failed; 2 wrong usage or configuration; 3 done, but some input was \
-left out (counted on stderr); 4 the broker is in a fatal state; 130 interrupted.";
+left out (counted on stderr); 4 the broker is in a fatal state; 130 interrupted. \
+`run`: 0 published; 10 nothing new; 11 not better.";
 
 const FIT_HELP: &str = "\
 Each file annotates the types that occur in it; of other types its text says nothing. An article in several
@@ -89,6 +90,9 @@ struct FitArgs {
     /// Go on from the checkpoint in --out, with the same data and recipe.
     #[arg(long)]
     resume: bool,
+    /// The longest time between two checkpoints, in seconds; there is one at the end of each epoch too.
+    #[arg(long, value_name = "SECONDS", default_value_t = 600)]
+    checkpoint_seconds: u64,
     /// `auto`, `cpu` or `cuda:N`.
     #[arg(long, default_value = "auto")]
     device: DeviceChoice,
@@ -105,6 +109,9 @@ struct EvalArgs {
     /// Only the documents that the model's own recipe held out of its training data.
     #[arg(long)]
     held_out: bool,
+    /// Only the documents of this list, as `hold-out` makes it.
+    #[arg(long, value_name = "FILE", conflicts_with = "held_out")]
+    hold_out: Option<PathBuf>,
     /// Another model, measured on the same documents: is the difference one?
     #[arg(long, value_name = "DIR")]
     champion: Option<PathBuf>,
@@ -130,6 +137,7 @@ fn main() -> ExitCode {
         Command::Export(args) => args.run(),
         Command::Snapshot(args) => args.run(),
         Command::HoldOut(args) => args.run(),
+        Command::Run(args) => args.run(),
     };
     result.unwrap_or_else(|error| {
         eprintln!("error: {error:#}");
@@ -144,13 +152,7 @@ fn run_fit(args: FitArgs) -> anyhow::Result<ExitCode> {
     }
     recipe.seed = args.seed.map_or(recipe.seed, u64::from);
 
-    // The first Ctrl-C asks the run to stop, a second one ends the process.
-    let interrupted = Arc::new(AtomicBool::new(false));
-    for signal in [signal_hook::consts::SIGINT, signal_hook::consts::SIGTERM] {
-        signal_hook::flag::register_conditional_shutdown(signal, 130, Arc::clone(&interrupted))
-            .and_then(|_| signal_hook::flag::register(signal, Arc::clone(&interrupted)))
-            .context("signals cannot be handled")?;
-    }
+    let interrupted = commands::interrupts()?;
     let device = device::select(args.device).map_err(Error::from)?;
     let out = args.out.clone();
     let request = Request {
@@ -161,6 +163,7 @@ fn run_fit(args: FitArgs) -> anyhow::Result<ExitCode> {
         out: args.out,
         recipe,
         resume: args.resume,
+        checkpoint_every: Duration::from_secs(args.checkpoint_seconds),
         device,
     };
     let outcome = fit(&request, &interrupted)?;
@@ -177,11 +180,15 @@ fn run_fit(args: FitArgs) -> anyhow::Result<ExitCode> {
 
 fn run_eval(args: &EvalArgs) -> anyhow::Result<ExitCode> {
     let options = Options { device: args.device, ..Options::default() };
-    let scope = if args.held_out { Scope::HeldOut } else { Scope::All };
-    let evaluation = evaluate(&args.model, &args.data, scope, &options)?;
+    let scope = match &args.hold_out {
+        Some(list) => Scope::Listed(HoldOut::read(list)?),
+        None if args.held_out => Scope::HeldOut,
+        None => Scope::All,
+    };
+    let evaluation = evaluate(&args.model, &args.data, &scope, &options)?;
     let training = evaluation.training(&args.trained_on)?;
     let champion = match &args.champion {
-        Some(directory) => Some(evaluate(directory, &args.data, scope, &options)?),
+        Some(directory) => Some(evaluate(directory, &args.data, &scope, &options)?),
         None => None,
     };
     let report = evaluation.report(champion.as_ref(), &training)?;

@@ -5,26 +5,15 @@
 //! beyond its time limits, and whoever calls it goes on where it fails. Doing it again changes nothing: a run is known
 //! by its model's digest.
 
+use litflow::config::Mlflow as Options;
 use reqwest::StatusCode;
 use reqwest::blocking::{Client, RequestBuilder};
-use serde::{Deserialize, Serialize};
+
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
-
-/// Where the server is.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct Options {
-    /// The server's address, `http://localhost:5000`; none is no mirror.
-    pub tracking_uri: Option<String>,
-    /// The experiment that runs belong to; made where it is missing.
-    pub experiment: String,
-    /// A bearer token for the server.
-    pub token: Option<String>,
-}
 
 /// What is mirrored.
 #[derive(Debug, Clone)]
@@ -89,12 +78,6 @@ const PARAMETERS_A_BATCH: usize = 100;
 const LONGEST_PARAMETER: usize = 6000;
 /// The tag by which a run is known.
 const DIGEST: &str = "litflow.digest";
-
-impl Default for Options {
-    fn default() -> Self {
-        Self { tracking_uri: None, experiment: "litflow".into(), token: None }
-    }
-}
 
 /// A connection to a server.
 pub struct Mlflow {

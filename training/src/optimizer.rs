@@ -1,5 +1,6 @@
 //! AdamW with a learning rate per parameter, gradient clipping, and the learning rate's schedule.
 
+use crate::fused;
 use crate::recipe::OptimizerOptions;
 use tch::{Kind, TchError, Tensor};
 
@@ -27,6 +28,16 @@ pub struct AdamW {
     steps: u64,
 }
 
+/// A tensor in the CPU's memory, or the rows of it that have a gradient: a batch touches some hundred of an embedding's
+/// 30,000 rows, and the others, whose moments rest (as in TensorFlow's `LazyAdam`), would be half of the optimiser's
+/// work. On a GPU all rows are updated: how many are touched, it would have to be waited for.
+struct Plain {
+    index: usize,
+    /// Parameter, mean and mean square.
+    tensors: [Tensor; 3],
+    gradient: Tensor,
+}
+
 impl AdamW {
     /// An optimiser at its start.
     pub fn new(trainables: Vec<Trainable>, options: &OptimizerOptions) -> Self {
@@ -35,8 +46,9 @@ impl AdamW {
     }
 
     /// One step down the gradient of `loss` at this learning rate. The gradient is first scaled down where
-    /// its Euclidean norm over all parameters is longer than `clip_norm`; returns the norm before that.
-    pub fn step(&mut self, loss: &Tensor, learning_rate: f64) -> Result<f64, TchError> {
+    /// its Euclidean norm over all parameters is longer than `clip_norm`; returns the norm before that, `[]` on the
+    /// parameters' device: nothing here waits for a GPU.
+    pub fn step(&mut self, loss: &Tensor, learning_rate: f64) -> Result<Tensor, TchError> {
         let parameters: Vec<&Tensor> = self.trainables.iter().map(|trainable| &trainable.tensor).collect();
         let gradients = Tensor::f_run_backward(&[loss], &parameters, false, false)?;
         let _no_grad = tch::no_grad_guard();
@@ -44,39 +56,78 @@ impl AdamW {
         // What the loss does not depend on (a CRF's transitions, in a batch of one-word sentences) has none.
         let gradients = || gradients.iter().enumerate().filter(|(_, gradient)| gradient.defined());
         let squares = gradients().map(|(_, gradient)| gradient.f_norm()?.f_square()).collect::<Result<Vec<_>, _>>()?;
-        let norm = Tensor::f_stack(&squares, 0)?.f_sum(Kind::Double)?.f_sqrt()?.f_double_value(&[])?;
-        let scale = (self.options.clip_norm / (norm + 1e-12)).min(1.0);
+        let norm = Tensor::f_stack(&squares, 0)?.f_sum(Kind::Double)?.f_sqrt()?;
+        let scale = norm.f_add_scalar(1e-12)?.f_reciprocal()?.f_mul_scalar(self.options.clip_norm)?.f_clamp_max(1.0)?;
+        let scale = scale.f_to_kind(Kind::Float)?;
+        let mut plain = Vec::new();
+        let mut rows = Vec::new();
         for (index, gradient) in gradients() {
-            if self.trainables[index].sparse {
-                self.update_rows(index, gradient, scale, learning_rate)?;
+            let tensors = self.tensors(index);
+            if !tensors.iter().chain([gradient]).all(fused::is_plain) {
+                let [parameter, mean, mean_square] = tensors;
+                self.update(index, parameter, mean, mean_square, &gradient.f_mul(&scale)?, learning_rate)?;
+            } else if self.trainables[index].sparse {
+                let touched = gradient.f_abs()?.f_amax([1], false)?.f_nonzero()?.f_squeeze_dim(1)?;
+                let select = |tensor: &Tensor| tensor.f_index_select(0, &touched);
+                let [parameter, mean, mean_square] = &tensors;
+                let parts = [select(parameter)?, select(mean)?, select(mean_square)?];
+                plain.push(Plain {
+                    index,
+                    tensors: parts.each_ref().map(Tensor::shallow_clone),
+                    gradient: select(gradient)?,
+                });
+                rows.push((tensors, touched, parts));
             } else {
-                let gradient = gradient.f_mul_scalar(scale)?;
-                let [parameter, mean, mean_square] = self.tensors(index);
-                self.update(index, parameter, mean, mean_square, &gradient, learning_rate)?;
+                plain.push(Plain { index, tensors, gradient: gradient.shallow_clone() });
+            }
+        }
+        if !plain.is_empty() {
+            self.update_at_once(&plain, scale.f_double_value(&[])?, learning_rate);
+        }
+        for (tensors, touched, parts) in rows {
+            for (mut tensor, part) in tensors.into_iter().zip(&parts) {
+                let _ = tensor.f_index_copy_(0, &touched, part)?;
             }
         }
         Ok(norm)
     }
 
-    /// Updates only the rows with a gradient, and lets the others' moments rest (as TensorFlow's `LazyAdam`
-    /// does): of an embedding of 30,000 rows a batch touches some hundred, and the others would be half
-    /// of the optimiser's work.
-    fn update_rows(&self, index: usize, gradient: &Tensor, scale: f64, learning_rate: f64) -> Result<(), TchError> {
-        let touched = gradient.f_abs()?.f_amax([1], false)?.f_nonzero()?.f_squeeze_dim(1)?;
-        let gradient = gradient.f_index_select(0, &touched)?.f_mul_scalar_(scale)?;
-        let whole = self.tensors(index);
-        let mut rows = Vec::with_capacity(whole.len());
-        for tensor in &whole {
-            rows.push(tensor.f_index_select(0, &touched)?);
+    /// Updates tensors in the CPU's memory, all in one pass.
+    fn update_at_once(&self, plain: &[Plain], scale: f64, learning_rate: f64) {
+        let OptimizerOptions { beta1, beta2, epsilon, .. } = self.options;
+        let steps = self.steps as f64;
+        let step = fused::Step {
+            scale: scale as f32,
+            beta1: beta1 as f32,
+            beta2: beta2 as f32,
+            root_correction: (1.0 - beta2.powf(steps)).sqrt().recip() as f32,
+            epsilon: epsilon as f32,
+        };
+        let mut updates = Vec::with_capacity(plain.len());
+        for Plain { index, tensors: [parameter, mean, mean_square], gradient } in plain {
+            let rate = learning_rate * self.trainables[*index].rate;
+            // SAFETY: parameters, their moments and the gradients are tensors of their own, each stands in `plain` once,
+            // and they are this thread's until the step is over.
+            updates.push(unsafe {
+                fused::Update {
+                    parameter: fused::elements_mut(parameter),
+                    mean: fused::elements_mut(mean),
+                    mean_square: fused::elements_mut(mean_square),
+                    gradient: fused::elements(gradient),
+                    rate: (rate / (1.0 - beta1.powf(steps))) as f32,
+                    keep: (1.0 - rate * self.decay(*index)) as f32,
+                }
+            });
         }
-        let [parameter, mean, mean_square] = [0, 1, 2].map(|of: usize| rows[of].shallow_clone());
-        self.update(index, parameter, mean, mean_square, &gradient, learning_rate)?;
-        for (mut tensor, rows) in whole.into_iter().zip(&rows) {
-            let _ = tensor.f_index_copy_(0, &touched, rows)?;
-        }
-        Ok(())
+        fused::step(step, updates);
     }
 
+    /// The weight decay of a tensor, per unit of learning rate.
+    fn decay(&self, index: usize) -> f64 {
+        if self.trainables[index].decays { self.options.weight_decay } else { 0.0 }
+    }
+
+    /// What is in no CPU's memory:
     /// m̂ = m / (1 - β₁ᵗ), v̂ = v / (1 - β₂ᵗ), θ ← θ - η (m̂ / (√v̂ + ε) + λ θ), in place.
     fn update(
         &self,
@@ -87,17 +138,14 @@ impl AdamW {
         gradient: &Tensor,
         learning_rate: f64,
     ) -> Result<(), TchError> {
-        let OptimizerOptions { beta1, beta2, epsilon, weight_decay, .. } = self.options;
-        let trainable = &self.trainables[index];
-        let (steps, rate) = (self.steps as f64, learning_rate * trainable.rate);
+        let OptimizerOptions { beta1, beta2, epsilon, .. } = self.options;
+        let (steps, rate) = (self.steps as f64, learning_rate * self.trainables[index].rate);
         let mean = mean.f_lerp_(gradient, 1.0 - beta1)?;
         let mean_square = mean_square.f_lerp_(&gradient.f_square()?, 1.0 - beta2)?;
         let root_correction = (1.0 - beta2.powf(steps)).sqrt();
         let root = mean_square.f_sqrt()?.f_div_scalar_(root_correction)?.f_add_scalar_(epsilon)?;
         let update = mean.f_div(&root)?.f_mul_scalar_(-rate / (1.0 - beta1.powf(steps)))?;
-        if trainable.decays && weight_decay > 0.0 {
-            let _ = parameter.f_mul_scalar_(1.0 - rate * weight_decay)?;
-        }
+        let _ = parameter.f_mul_scalar_(1.0 - rate * self.decay(index))?;
         let _ = parameter.f_add_(&update)?;
         Ok(())
     }
@@ -165,23 +213,31 @@ mod tests {
         }
     }
 
-    fn values(tensor: &Tensor) -> Vec<f64> {
-        Vec::<f32>::try_from(tensor.detach()).unwrap().into_iter().map(f64::from).collect()
+    fn of_kind(trainable: Trainable, kind: Kind) -> Trainable {
+        Trainable { tensor: trainable.tensor.detach().to_kind(kind).set_requires_grad(true), ..trainable }
     }
 
-    /// Three steps on f(w) = ½ Σ w² against the algorithm in plain numbers.
+    fn values(tensor: &Tensor) -> Vec<f64> {
+        Vec::<f64>::try_from(tensor.detach().to_kind(Kind::Double)).unwrap()
+    }
+
+    /// Three steps on f(w) = ½ Σ w² against the algorithm in plain numbers, in the CPU's one pass and by operators.
     #[test]
     fn steps_are_those_of_the_algorithm() {
+        [Kind::Float, Kind::Double].into_iter().for_each(follows_the_algorithm);
+    }
+
+    fn follows_the_algorithm(kind: Kind) {
         let options = OptimizerOptions { clip_norm: 2.0, weight_decay: 0.1, ..OptimizerOptions::default() };
         let start = [3.0f32, -1.0, 0.5];
-        let mut optimizer = AdamW::new(vec![trainable(&start, 0.5, true)], &options);
+        let mut optimizer = AdamW::new(vec![of_kind(trainable(&start, 0.5, true), kind)], &options);
         let mut expected: Vec<f64> = start.iter().map(|&w| f64::from(w)).collect();
         let (mut mean, mut square) = ([0.0; 3], [0.0; 3]);
         for step in 1..=3 {
-            let loss = optimizer.trainables()[0].tensor.square().sum(Kind::Float) * 0.5;
+            let loss = optimizer.trainables()[0].tensor.square().sum(kind) * 0.5;
             let norm = optimizer.step(&loss, 0.1).unwrap();
             let expected_norm = expected.iter().map(|w| w * w).sum::<f64>().sqrt();
-            assert!((norm - expected_norm).abs() < 1e-5);
+            assert!((norm.double_value(&[]) - expected_norm).abs() < 1e-5);
             let clip = (2.0 / expected_norm).min(1.0);
             for i in 0..3 {
                 let gradient = expected[i] * clip;
@@ -202,7 +258,7 @@ mod tests {
         let run = |optimizer: &mut AdamW, steps: usize| {
             for _ in 0..steps {
                 let loss = optimizer.trainables()[0].tensor.exp().sum(Kind::Float);
-                optimizer.step(&loss, 0.01).unwrap();
+                let _norm = optimizer.step(&loss, 0.01).unwrap();
             }
         };
         let mut whole = AdamW::new(vec![trainable(&[1.0, -2.0], 1.0, false)], &options);
@@ -229,7 +285,7 @@ mod tests {
             let mut optimizer = AdamW::new(vec![trainable], &options);
             for _ in 0..3 {
                 let rows = optimizer.trainables()[0].tensor.index_select(0, &Tensor::from_slice(&[0i64, 2]));
-                optimizer.step(&rows.square().sum(Kind::Float), 0.1).unwrap();
+                let _norm = optimizer.step(&rows.square().sum(Kind::Float), 0.1).unwrap();
             }
             values(&optimizer.trainables()[0].tensor.view([-1]))
         };

@@ -13,7 +13,8 @@ use std::path::Path;
 
 /// The file of measures in a model directory and in a report.
 pub const METRICS: &str = "metrics.json";
-const REPORT: &str = "report.md";
+/// The report for people.
+pub const REPORT: &str = "report.md";
 
 /// A model's evaluation, and the champion's on the same documents where there is one.
 #[derive(Debug, Clone, Serialize)]

@@ -22,7 +22,8 @@ use std::fs::File;
 use std::io::{self, BufRead, BufReader, BufWriter, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 
-const SUMMARY: &str = "snapshot.json";
+/// The file that says what a snapshot is.
+pub const SUMMARY: &str = "snapshot.json";
 const DOCUMENTS: &str = "documents.jsonl";
 const QUARANTINE: &str = "quarantine.jsonl";
 const SPOOL: &str = "documents.spool";

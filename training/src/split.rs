@@ -42,6 +42,11 @@ impl HoldOut {
             Self::Frozen(ids) => ids.contains(&document.id),
         }
     }
+
+    /// Whether the list names the document; a share has none.
+    pub fn names(&self, id: &str) -> bool {
+        matches!(self, Self::Frozen(ids) if ids.contains(id))
+    }
 }
 
 /// The ids of a share of the documents, stratified by type: from the rarest type on, documents that mention it and

@@ -4,7 +4,8 @@
 // The lint knows test functions, not what they share.
 #![allow(clippy::unwrap_used)]
 
-use litflow_training::mlflow::{Error, Mlflow, Options, Trained};
+use litflow::config::Mlflow as Options;
+use litflow_training::mlflow::{Error, Mlflow, Trained};
 use serde_json::Value;
 use std::net::TcpListener;
 use std::path::PathBuf;

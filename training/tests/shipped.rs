@@ -24,7 +24,7 @@ fn the_engine_finds_what_the_card_says_on_documents_held_out() {
         return;
     }
     let model = root().join("models/biored-minilm");
-    let evaluation = evaluate(&model, &[corpus], Scope::HeldOut, &litflow::model::Options::default()).unwrap();
+    let evaluation = evaluate(&model, &[corpus], &Scope::HeldOut, &litflow::model::Options::default()).unwrap();
     let report = evaluation.report(None, &Training::default()).unwrap();
     let micro = report.metrics.strict.micro;
     assert_eq!((report.documents, micro.support), (84, 2858));

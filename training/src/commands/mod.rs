@@ -1,8 +1,9 @@
-//! The commands around the topic `labels`, one file each, and what they share.
+//! The commands, one file each, and what they share.
 
 pub mod export;
 pub mod hold_out;
 pub mod import;
+pub mod run;
 pub mod snapshot;
 
 use anyhow::Context;
@@ -13,6 +14,8 @@ use std::fs::File;
 use std::io::{BufWriter, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 
 /// Done, but some input was left out.
 const LEFT_OUT: u8 = 3;
@@ -40,6 +43,17 @@ impl Kafka {
         let flags: Vec<Flag> = servers.into_iter().collect();
         Ok(Config::load(self.config.as_deref(), std::env::vars_os(), &flags)?.config)
     }
+}
+
+/// A flag that becomes true at the first Ctrl-C or SIGTERM; a second one ends the process.
+pub fn interrupts() -> anyhow::Result<Arc<AtomicBool>> {
+    let interrupted = Arc::new(AtomicBool::new(false));
+    for signal in [signal_hook::consts::SIGINT, signal_hook::consts::SIGTERM] {
+        signal_hook::flag::register_conditional_shutdown(signal, 130, Arc::clone(&interrupted))
+            .and_then(|_| signal_hook::flag::register(signal, Arc::clone(&interrupted)))
+            .context("signals cannot be handled")?;
+    }
+    Ok(interrupted)
 }
 
 /// Tells what is left out: the first of it on stderr, all of it in a file where one is named.

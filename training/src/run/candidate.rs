@@ -1,0 +1,260 @@
+//! The candidate: measured, judged, and sealed as the version that is published.
+
+use super::champion::{self, Champion};
+use super::work::{Plan, Work, remove, write_whole};
+use super::{Job, golden, speed};
+use crate::analysis::Training;
+use crate::analysis::bootstrap::Interval;
+use crate::dataset::{DataOptions, Dataset};
+use crate::error::Error;
+use crate::evaluate::measure;
+use crate::gate::{self, Checks};
+use crate::mlflow::{Mlflow, Trained};
+use crate::publish::RECIPE;
+use crate::recipe::Recipe;
+use crate::report::{METRICS, Report};
+use crate::snapshot::Snapshot;
+use crate::split::HoldOut;
+use litflow::model::directory::{self, MANIFEST, Manifest};
+use litflow::registry::golden::GOLDEN;
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+/// The gate's word, in the version's directory.
+const DECISION: &str = "decision.json";
+
+/// What was found about a candidate, and what the gate said to it.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Decision {
+    /// Why it was trained.
+    pub trained_because: String,
+    /// The champion that it was measured beside; none where there was none.
+    pub champion: Option<String>,
+    /// Documents of the hold-out.
+    pub documents: usize,
+    /// Its strict micro F1 on them.
+    pub f1: Interval,
+    /// Candidate − champion in strict micro F1.
+    pub difference: Option<Interval>,
+    /// Its speed as a share of the champion's.
+    pub speed_ratio: Option<f64>,
+    /// What the gate said.
+    pub gate: gate::Decision,
+}
+
+impl Decision {
+    /// The word and its reason, in a line.
+    pub fn why(&self) -> String {
+        if !self.gate.is_passed() {
+            return self.gate.reasons.join("; ");
+        }
+        let percent = |interval: &Interval| {
+            format!("{:.2} ({:.2} to {:.2})", 100.0 * interval.value, 100.0 * interval.low, 100.0 * interval.high)
+        };
+        let own = format!("strict micro F1 {} on {} held-out documents", percent(&self.f1), self.documents);
+        match &self.difference {
+            None => format!("{own}; there was no champion"),
+            Some(difference) => {
+                let speed = self.speed_ratio.map_or_else(String::new, |ratio| format!(", {ratio:.2} × its speed"));
+                format!("{own}, {} points beside the champion{speed}", percent(difference))
+            }
+        }
+    }
+}
+
+/// A candidate that is ready to be published.
+#[derive(Debug, Clone)]
+pub struct Sealed {
+    /// The version's directory.
+    pub folder: PathBuf,
+    /// What was found about it.
+    pub decision: Decision,
+}
+
+impl Sealed {
+    /// The candidate of the run under way; none where it is not sealed yet.
+    pub fn read(work: &Work) -> Result<Option<Self>, Error> {
+        Self::read_in(&work.current())
+    }
+
+    /// The candidate of the run in this folder.
+    pub fn read_in(folder: &Path) -> Result<Option<Self>, Error> {
+        let folder = folder.join("candidate");
+        let file = folder.join(DECISION);
+        let json = match fs::read(&file) {
+            Ok(json) => json,
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+            Err(error) => return Err(Error::io(&file, error)),
+        };
+        let decision = serde_json::from_slice(&json)
+            .map_err(|error| Error::Job(format!("{}: not of this version: {error}", file.display())))?;
+        Ok(Some(Self { folder, decision }))
+    }
+
+    /// Removes the candidate, so that it is measured again.
+    pub fn discard(work: &Work) -> Result<(), Error> {
+        remove(&work.current().join("candidate"))
+    }
+
+    /// Mirrors it to MLflow; returns the run's id.
+    pub fn mirror(&self, mlflow: &Mlflow, run: &Path, alias: &str) -> Result<String, String> {
+        let recipe = Recipe::read(&self.folder.join(RECIPE)).map_err(|error| error.to_string())?;
+        let digest = directory::manifest_digest(&self.folder).map_err(|error| error.to_string())?;
+        let mut parameters = BTreeMap::new();
+        let json = serde_json::to_value(&recipe).map_err(|error| error.to_string())?;
+        flatten("", &json, &mut |name, value| {
+            parameters.insert(name.to_owned(), value.as_str().map_or_else(|| value.to_string(), str::to_owned));
+        });
+        let mut metrics = Vec::new();
+        let mut last = 0;
+        for epoch in crate::evaluate::epochs(&self.folder) {
+            last = epoch.steps;
+            metrics.push(("train.loss".to_owned(), epoch.steps, epoch.loss));
+            metrics.push(("dev.strict.micro.f1".to_owned(), epoch.steps, epoch.dev.micro.f1));
+        }
+        let report = fs::read(run.join("report").join(METRICS)).unwrap_or_default();
+        let report: serde_json::Value = serde_json::from_slice(&report).unwrap_or_default();
+        flatten("hold_out.strict", &report["strict"], &mut |name, value| {
+            metrics.extend(value.as_f64().map(|value| (name.to_owned(), last, value)));
+        });
+        let artifacts: Vec<PathBuf> = fs::read_dir(run.join("report"))
+            .into_iter()
+            .flatten()
+            .filter_map(|entry| entry.ok().map(|entry| entry.path()))
+            .chain([DECISION, MANIFEST, RECIPE].map(|name| self.folder.join(name)))
+            .collect();
+        let trained = Trained {
+            name: &recipe.model.name,
+            version: &recipe.model.version,
+            digest: &digest.unwrap_or_default(),
+            parameters,
+            metrics,
+            artifacts: &artifacts,
+            aliases: &[alias],
+        };
+        mlflow.mirror(&trained).map_err(|error| error.to_string())
+    }
+}
+
+/// Calls `each` with every value that is no object, by its path.
+fn flatten(path: &str, value: &serde_json::Value, each: &mut impl FnMut(&str, &serde_json::Value)) {
+    match value {
+        serde_json::Value::Object(fields) => {
+            for (key, value) in fields {
+                let path = if path.is_empty() { key.clone() } else { format!("{path}.{key}") };
+                flatten(&path, value, each);
+            }
+        }
+        serde_json::Value::Null => {}
+        value => each(path, value),
+    }
+}
+
+/// Measures what training left beside the champion, has the gate judge it, and seals it with everything that tells
+/// later what it is: golden sentences, its documents, the snapshot's summary, the report, the decision.
+pub fn seal(job: &Job, work: &Work, plan: &Plan, champion: Option<&Champion>) -> Result<(), Error> {
+    let model = work.model();
+    let hold_out = HoldOut::read(&plan.hold_out)?;
+    let (data, held_out) = read(work, &model, champion, &hold_out)?;
+    eprintln!("measuring on {} held-out documents", held_out.documents.len());
+    let candidate = measure(&model, &held_out, &job.model)?;
+    let beside = champion.map(|champion| measure(&champion.folder, &held_out, &job.model)).transpose()?;
+    let report = candidate.report(beside.as_ref(), &Training::of(&data))?;
+    let speed_ratio = match champion {
+        Some(champion) => speed::ratio(&model, &champion.folder, &held_out, &job.model)?,
+        None => None,
+    };
+    let sentences = golden::record(&model, &golden::texts(&held_out), &job.model)?;
+    let self_test = golden::repeats(&model, &sentences, &job.model)?;
+    let gate = gate::decide(&plan.recipe.gate, &report, &Checks { speed_ratio, self_test });
+    let decision = Decision {
+        trained_because: plan.why.clone(),
+        champion: champion.map(|champion| champion.digest.clone()),
+        documents: report.documents,
+        f1: report.metrics.strict_micro_f1_interval,
+        difference: report.champion.as_ref().map(|champion| champion.difference),
+        speed_ratio,
+        gate,
+    };
+
+    let reports = work.current().join("report");
+    remove(&reports)?;
+    report.write(&reports, &candidate.epochs)?;
+    let new = work.current().join("candidate.new");
+    remove(&new)?;
+    fs::create_dir_all(&new).map_err(|error| Error::io(&new, error))?;
+    copy(&model, &new, |name| name != MANIFEST && name != METRICS)?;
+    copy(&reports, &new, |name| name != METRICS)?;
+    write_whole(&new.join(METRICS), &metrics(&model, &report)?)?;
+    litflow::registry::golden::write(&new.join(GOLDEN), &sentences)?;
+    let snapshot = Snapshot::open(&work.snapshot())?;
+    champion::write(&new.join(champion::DOCUMENTS), &champion::digests(&snapshot)?, |id| hold_out.names(id))?;
+    write_whole(&new.join(crate::snapshot::SUMMARY), &json(&snapshot.summary))?;
+    write_whole(&new.join(DECISION), &json(&decision))?;
+    let trained = Manifest::parse(&read_file(&model.join(MANIFEST))?, &model.join(MANIFEST))?;
+    let manifest = Manifest { data: Some(snapshot.summary.digest.clone()), offsets: snapshot.ends(), ..trained };
+    manifest.write(&new)?;
+    let sealed = work.current().join("candidate");
+    fs::rename(&new, &sealed).map_err(|error| Error::io(&sealed, error))
+}
+
+/// The documents of the snapshot that are not held out, and those that are held out, by the types that either model knows: what a model does
+/// not know is missed.
+fn read(
+    work: &Work,
+    model: &Path,
+    champion: Option<&Champion>,
+    hold_out: &HoldOut,
+) -> Result<(Dataset, Dataset), Error> {
+    let recipe = Recipe::read(&model.join(RECIPE))?;
+    let mut types = Vec::new();
+    for folder in [Some(model), champion.map(|champion| champion.folder.as_path())].into_iter().flatten() {
+        for name in directory::read_config(folder)?.label_set(folder)?.entity_types() {
+            if !types.contains(name) {
+                types.push(name.clone());
+            }
+        }
+    }
+    let options = DataOptions { types, ..recipe.data };
+    let mut data = Dataset::read(&[work.snapshot()], &options)?;
+    let held_out = data.hold_out(hold_out);
+    Ok((data, held_out))
+}
+
+/// What training wrote, and the scores on the hold-out.
+fn metrics(model: &Path, report: &Report) -> Result<Vec<u8>, Error> {
+    let file = model.join(METRICS);
+    let mut metrics: serde_json::Value = serde_json::from_slice(&read_file(&file)?)
+        .map_err(|error| Error::Job(format!("{}: {error}", file.display())))?;
+    metrics["hold_out"] = serde_json::json!({
+        "documents": report.documents,
+        "strict": report.metrics.strict,
+        "strict_micro_f1_interval": report.metrics.strict_micro_f1_interval,
+        "expected_calibration_error": report.metrics.calibration.expected_error,
+    });
+    Ok(json(&metrics))
+}
+
+fn json(value: &impl Serialize) -> Vec<u8> {
+    let mut json = serde_json::to_vec_pretty(value).expect("it is plain data");
+    json.push(b'\n');
+    json
+}
+
+fn read_file(file: &Path) -> Result<Vec<u8>, Error> {
+    fs::read(file).map_err(|error| Error::io(file, error))
+}
+
+fn copy(from: &Path, to: &Path, is_wanted: impl Fn(&str) -> bool) -> Result<(), Error> {
+    for entry in fs::read_dir(from).map_err(|error| Error::io(from, error))? {
+        let file = entry.map_err(|error| Error::io(from, error))?.path();
+        let name = file.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        if file.is_file() && is_wanted(&name) {
+            let copy = to.join(&name);
+            fs::copy(&file, &copy).map_err(|error| Error::io(&copy, error))?;
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,206 @@
+//! The work folder: what a run has done so far, and the runs that have ended.
+//!
+//! | in the folder | |
+//! |---|---|
+//! | `hold-out.txt` | the documents that no training sees, chosen once |
+//! | `current/snapshot/` | the labels of the run that is under way |
+//! | `current/run.json` | what was decided: that it trains, and how; before that there is nothing to go on from |
+//! | `current/model/` | what [`crate::fit`] leaves, its checkpoint or a model |
+//! | `current/report/` | the evaluation |
+//! | `current/candidate/` | the version as it is published, whole as soon as it is there |
+//! | `VERSION/` | `current/`, when the run has ended; `mlflow.txt` in it is the id of its mirror |
+
+use crate::checkpoint;
+use crate::error::Error;
+use crate::recipe::Recipe;
+use litflow::model::directory::MANIFEST;
+use serde::{Deserialize, Serialize};
+use std::fs::{self, File, TryLockError};
+use std::io::Write as _;
+use std::path::{Path, PathBuf};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+const LOCK: &str = ".lock";
+const PLAN: &str = "run.json";
+const MIRRORED: &str = "mlflow.txt";
+
+/// What was decided when a run began. A run that goes on goes by this, whatever it is told.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Plan {
+    /// When, milliseconds since the epoch, UTC.
+    pub begun_at: i64,
+    /// The reason to train.
+    pub why: String,
+    /// What training starts from.
+    pub start: Start,
+    /// The list of documents that are held out.
+    pub hold_out: PathBuf,
+    /// How to train; with the version that comes out.
+    pub recipe: Recipe,
+}
+
+/// What training starts from.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Start {
+    /// A pretrained encoder.
+    Encoder {
+        /// Its directory.
+        path: PathBuf,
+    },
+    /// The champion at that time.
+    Champion {
+        /// Its version.
+        version: String,
+        /// Its digest.
+        digest: String,
+    },
+}
+
+/// The work folder, for this process alone.
+pub struct Work {
+    folder: PathBuf,
+    _lock: File,
+}
+
+impl Work {
+    /// Opens the folder, and makes it where it is missing.
+    ///
+    /// # Errors
+    /// Another run is at work in it.
+    pub fn open(folder: &Path) -> Result<Self, Error> {
+        fs::create_dir_all(folder).map_err(|error| Error::io(folder, error))?;
+        let file = folder.join(LOCK);
+        let lock = File::create(&file).map_err(|error| Error::io(&file, error))?;
+        match lock.try_lock() {
+            Ok(()) => Ok(Self { folder: folder.to_owned(), _lock: lock }),
+            Err(TryLockError::WouldBlock) => {
+                Err(Error::Job(format!("{}: another run is at work in this folder", folder.display())))
+            }
+            Err(TryLockError::Error(error)) => Err(Error::io(&file, error)),
+        }
+    }
+
+    /// The folder.
+    pub fn folder(&self) -> &Path {
+        &self.folder
+    }
+
+    /// The list of what is held out, where no other is named.
+    pub fn hold_out(&self) -> PathBuf {
+        self.folder.join("hold-out.txt")
+    }
+
+    /// The folder of the run that is under way.
+    pub fn current(&self) -> PathBuf {
+        self.folder.join("current")
+    }
+
+    /// The run's labels.
+    pub fn snapshot(&self) -> PathBuf {
+        self.current().join("snapshot")
+    }
+
+    /// The model that training leaves.
+    pub fn model(&self) -> PathBuf {
+        self.current().join("model")
+    }
+
+    /// The plan of the run that is under way; none where there is none.
+    pub fn plan(&self) -> Result<Option<Plan>, Error> {
+        let file = self.current().join(PLAN);
+        let json = match fs::read(&file) {
+            Ok(json) => json,
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+            Err(error) => return Err(Error::io(&file, error)),
+        };
+        serde_json::from_slice(&json).map(Some).map_err(|error| {
+            let current = self.current();
+            Error::Job(format!(
+                "{}: not a run of this version: {error}; remove {} to begin anew",
+                file.display(),
+                current.display()
+            ))
+        })
+    }
+
+    /// Begins the run whose snapshot is there.
+    pub fn begin(&self, plan: &Plan) -> Result<(), Error> {
+        let json = serde_json::to_vec_pretty(plan).expect("a plan is plain data");
+        write_whole(&self.current().join(PLAN), &json)
+    }
+
+    /// Removes the run that is under way.
+    pub fn clear(&self) -> Result<(), Error> {
+        remove(&self.current())
+    }
+
+    /// Whether training has ended.
+    pub fn is_fitted(&self) -> Result<bool, Error> {
+        Ok(self.model().join(MANIFEST).exists() && !self.has_checkpoint()?)
+    }
+
+    /// Whether training can go on. A folder of a run that was killed before its first checkpoint is cleared.
+    pub fn has_checkpoint(&self) -> Result<bool, Error> {
+        let has = checkpoint::state(&self.model())?.is_some();
+        if !has && !self.model().join(MANIFEST).exists() {
+            remove(&self.model())?;
+        }
+        Ok(has)
+    }
+
+    /// Ends the run under way: its folder becomes that of its version. Returns the folder.
+    pub fn end(&self, version: &str) -> Result<PathBuf, Error> {
+        let folder = self.folder.join(version);
+        remove(&folder)?;
+        fs::rename(self.current(), &folder).map_err(|error| Error::io(&folder, error))?;
+        Ok(folder)
+    }
+
+    /// The folders of ended runs that have no mirror yet, by version.
+    pub fn unmirrored(&self) -> Result<Vec<PathBuf>, Error> {
+        let current = self.current();
+        let entries = fs::read_dir(&self.folder).map_err(|error| Error::io(&self.folder, error))?;
+        let folders = entries.filter_map(|entry| entry.ok().map(|entry| entry.path()));
+        let is_ended =
+            |folder: &PathBuf| *folder != current && folder.join(PLAN).exists() && !folder.join(MIRRORED).exists();
+        let mut ended: Vec<PathBuf> = folders.filter(is_ended).collect();
+        ended.sort();
+        Ok(ended)
+    }
+}
+
+/// Notes the id of an ended run's mirror.
+pub fn mark_mirrored(folder: &Path, id: &str) -> Result<(), Error> {
+    write_whole(&folder.join(MIRRORED), format!("{id}\n").as_bytes())
+}
+
+/// Writes a file whole or not at all.
+pub fn write_whole(file: &Path, content: &[u8]) -> Result<(), Error> {
+    let mut name = file.file_name().unwrap_or_default().to_owned();
+    name.push(".new");
+    let new = file.with_file_name(name);
+    let written = File::create(&new).and_then(|mut opened| opened.write_all(content).and_then(|()| opened.sync_all()));
+    written.map_err(|error| Error::io(&new, error))?;
+    fs::rename(&new, file).map_err(|error| Error::io(file, error))
+}
+
+/// Removes a folder, if it is there.
+pub fn remove(folder: &Path) -> Result<(), Error> {
+    match fs::remove_dir_all(folder) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(Error::io(folder, error)),
+        _ => Ok(()),
+    }
+}
+
+/// `2026-11-21 14:05`, UTC.
+pub fn date(milliseconds: i64) -> String {
+    let date = chrono::DateTime::from_timestamp_millis(milliseconds);
+    date.map(|date| date.format("%Y-%m-%d %H:%M").to_string()).unwrap_or_default()
+}
+
+/// Milliseconds since the epoch.
+pub fn now() -> i64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis() as i64)
+}

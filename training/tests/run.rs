@@ -1,0 +1,352 @@
+//! The whole loop on a real Apache Kafka: labels in, versions out, served without a pause, and taken back. Skips, with a
+//! note, where there is no Kafka.
+
+// The lint knows test functions, not what they share.
+#![allow(clippy::unwrap_used)]
+
+#[path = "../../tests/support/mod.rs"]
+mod cluster;
+mod support;
+
+use cluster::{Cluster, DEADLINE, wait_until};
+use litflow::article::{ArticleEvent, ArticleIds, Op, Passage, Section};
+use litflow::bus::reader::Value;
+use litflow::bus::records::ModelVersion;
+use litflow::bus::topics;
+use litflow::model;
+use litflow::registry::aliases::{CHAMPION, REJECTED};
+use litflow::registry::{self, Occasion, Registry};
+use litflow::tagger::{self, Serving};
+use litflow::worker::reload::{Chooser, End, Loader, Reload, announced};
+use litflow::worker::{self, Outputs, Stop, Worker};
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output, Stdio};
+use std::sync::Arc;
+use tempfile::TempDir;
+use tokio::sync::watch;
+
+const NAME: &str = "tiny";
+
+/// A cluster, an encoder, a corpus, a recipe, and a registry in a folder.
+struct Place {
+    cluster: Cluster,
+    folder: TempDir,
+}
+
+impl Place {
+    fn new() -> Option<Self> {
+        let place = Self { cluster: Cluster::start()?, folder: tempfile::tempdir().unwrap() };
+        support::write_encoder(&place.path("encoder"));
+        support::write_corpus(&place.path("corpus.pubtator"));
+        let documents = fs::read_to_string(place.path("corpus.pubtator")).unwrap();
+        let documents: Vec<&str> = documents.trim_end().split("\n\n").collect();
+        let (first, rest) = documents.split_at(20);
+        fs::write(place.path("first.pubtator"), first.join("\n\n") + "\n").unwrap();
+        fs::write(place.path("rest.pubtator"), rest.join("\n\n") + "\n").unwrap();
+        place.recipe(NAME, 3e-3, 7);
+        Some(place)
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+
+    /// Writes `NAME.toml`.
+    fn recipe(&self, name: &str, learning_rate: f64, epochs: usize) {
+        let recipe = format!(
+            "batch_tokens = 128\ndev_share = 0.25\npatience = 100\n[model]\nname = \"{name}\"\nversion = \"1.0.0\"\n\
+             max_length = 64\n[gate]\nspeed_drop = 0.9\n[[stages]]\nepochs = {epochs}\nlearning_rate = {learning_rate}\n"
+        );
+        fs::write(self.path(&format!("{name}.toml")), recipe).unwrap();
+    }
+
+    fn command(&self, arguments: &[&str]) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_litflow-train"));
+        command.current_dir(self.folder.path()).args(arguments);
+        command.args(["--bootstrap-servers", self.cluster.broker.bootstrap_servers()]);
+        command.env("LITFLOW_REGISTRY__CACHE", self.path("cache")).env("LITFLOW_REGISTRY__STORE", self.path("store"));
+        command
+    }
+
+    fn import(&self, file: &str) {
+        let imported = self.command(&["import", file]).output().unwrap();
+        assert_eq!(imported.status.code(), Some(0), "{}", stderr(&imported));
+    }
+
+    fn job(&self, name: &str, more: &[&str]) -> Command {
+        let (recipe, work) = (format!("{name}.toml"), format!("work-{name}"));
+        let arguments =
+            ["run", "--work", &work, "--encoder", "encoder", "--recipe", &recipe, "--json", "--device", "cpu"];
+        self.command(&[&arguments[..], &["--hold-out-share", "0.2"], more].concat())
+    }
+
+    /// Does the job: its exit code and what it printed.
+    fn run(&self, name: &str, more: &[&str]) -> (Option<i32>, serde_json::Value, String) {
+        let output = self.job(name, more).output().unwrap();
+        let json = serde_json::from_slice(&output.stdout).unwrap_or_default();
+        (output.status.code(), json, stderr(&output))
+    }
+
+    fn registry_options(&self) -> registry::Options {
+        let store = self.path("store").to_str().unwrap().to_owned();
+        registry::Options { store, cache: Some(self.path("cache")), ..registry::Options::default() }
+    }
+
+    fn registry(&self) -> Registry {
+        Registry::create(&self.registry_options(), &self.cluster.options("registry")).unwrap()
+    }
+
+    fn state(&self, name: &str) -> ModelVersion {
+        self.registry().announcements().unwrap().get(name).unwrap().unwrap().clone()
+    }
+
+    /// A worker that serves the champion, and what replaces it.
+    fn worker(&self) -> (Worker, Reload) {
+        let outputs = Arc::new(Outputs::new(&self.cluster.options("outputs")));
+        let loader = Loader {
+            model: model::Options { device: "cpu".parse().unwrap(), precision: "fp32".parse().unwrap() },
+            tagger: tagger::Options { threads: 1, tokenizer_threads: 1, ..tagger::Options::default() },
+            registry: self.registry_options(),
+            outputs: outputs.clone(),
+            runtime: self.cluster.runtime.handle().clone(),
+        };
+        let load = Box::new(move |wanted: &_| loader.load(wanted));
+        let mut chooser = Chooser::new(announced(self.cluster.options("follower"), NAME.into()), load);
+        let serving = Arc::new(Serving::new(chooser.first().unwrap().unwrap()).unwrap());
+        let options = worker::Options { transaction_articles: 20, in_flight_articles: 200, ..Default::default() };
+        let (kafka, handle) = (self.cluster.options("a"), self.cluster.runtime.handle().clone());
+        let worker = Worker::build(&options, &kafka, &Default::default(), serving.clone(), handle).unwrap();
+        (worker.with_outputs(outputs), Reload::start(serving, chooser, true).unwrap())
+    }
+}
+
+fn stderr(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stderr).into_owned()
+}
+
+/// An article with a gene and a disease, as the corpus has them.
+fn article(number: usize) -> ArticleEvent {
+    let id = number.to_string();
+    let text =
+        format!("xq{} causes {} in mice.", number % 4, if number.is_multiple_of(3) { "fever" } else { "cancer" });
+    ArticleEvent {
+        id: format!("pmid:{id}"),
+        version: 1,
+        op: Op::Upsert,
+        ids: ArticleIds { pmid: Some(id), ..ArticleIds::default() },
+        source: "pubmed".into(),
+        published: None,
+        revised: None,
+        language: None,
+        journal: None,
+        publication_types: Vec::new(),
+        retracted: false,
+        mesh: Vec::new(),
+        title: Some(format!("The gene xq{}", number % 4)),
+        passages: vec![Passage::new(Section::Abstract, text)],
+        raw: None,
+    }
+}
+
+/// Publishes articles without a pause until `condition` holds; the number of the next one.
+fn publish_until(cluster: &Cluster, mut next: usize, what: &str, mut condition: impl FnMut() -> bool) -> usize {
+    wait_until(what, || {
+        cluster.publish((next..next + 100).map(article));
+        next += 100;
+        condition()
+    });
+    next
+}
+
+#[test]
+fn labels_become_versions_that_are_served_without_a_pause_and_taken_back() {
+    let Some(place) = Place::new() else { return };
+    let cluster = &place.cluster;
+
+    // Half of the labels: the first version.
+    place.import("first.pubtator");
+    let (code, outcome, log) = place.run(NAME, &[]);
+    assert_eq!(code, Some(0), "{log}");
+    assert_eq!((outcome["outcome"].as_str(), outcome["model"].as_str()), (Some("published"), Some("tiny 1.0.0")));
+    let (code, outcome, _) = place.run(NAME, &[]);
+    assert_eq!((code, outcome["outcome"].as_str()), (Some(10), Some("nothing_new")), "the same labels again");
+    assert!(!place.path("work-tiny/current").exists());
+
+    // It is at work.
+    let (worker, reload) = place.worker();
+    let (status, handle) = (worker.status(), reload.handle());
+    let (stop, stopped) = watch::channel(Stop::Never);
+    let running = std::thread::spawn(move || worker.run(stopped));
+    let serves = |version: &str| handle.snapshot().serving.version == version;
+    let mut next = publish_until(cluster, 0, "the first version is at work", || status.snapshot().articles > 0);
+
+    // All labels: the second version, while articles come.
+    place.import("rest.pubtator");
+    let mut job =
+        place.job(NAME, &["--if-new-labels", "10"]).stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
+    next = publish_until(cluster, next, "the job has ended", || job.try_wait().unwrap().is_some());
+    let output = job.wait_with_output().unwrap();
+    assert_eq!(output.status.code(), Some(0));
+    let outcome: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(outcome["model"], "tiny 1.1.0");
+    next = publish_until(cluster, next, "the second version is swapped in", || serves("1.1.0"));
+    let done = status.snapshot().articles;
+    next = publish_until(cluster, next, "it is at work", || status.snapshot().articles > done + 300);
+
+    // Back.
+    let state = place.state(NAME);
+    place.registry().rollback(NAME, &Occasion::now("a test", "a test")).unwrap();
+    next = publish_until(cluster, next, "the first version is back", || serves("1.0.0"));
+    cluster.publish((next..next + 100).map(article));
+    let articles = next + 100;
+    stop.send(Stop::AtEnd).unwrap();
+    let summary = running.join().unwrap().unwrap();
+    assert_eq!(reload.end(DEADLINE), End::Done);
+    assert_eq!((summary.articles, summary.tagged), (articles as u64, articles as u64), "none lost, none double");
+
+    // Every record names the version that its article was tagged by.
+    let registry = place.registry();
+    let digests = BTreeMap::from(
+        ["1.0.0", "1.1.0"].map(|version| (version.to_owned(), registry.store().manifest(NAME, version).unwrap().1)),
+    );
+    let mut version_of = BTreeMap::new();
+    for entry in cluster.read(topics::ANNOTATIONS) {
+        let Value::Annotations(annotations) = entry.value else { panic!("{entry:?}") };
+        assert_eq!(digests[&annotations.model.version], annotations.model.digest);
+        let earlier = version_of.insert(annotations.article_id.clone(), annotations.model.version.clone());
+        assert_eq!(earlier, None, "{} twice", annotations.article_id);
+    }
+    assert_eq!(version_of.len(), articles);
+    let by = |version: &str| version_of.values().filter(|of| *of == version).count();
+    assert!(by("1.1.0") > 300 && by("1.0.0") > 100, "{} and {}", by("1.1.0"), by("1.0.0"));
+    let mut ids = BTreeSet::new();
+    for entry in cluster.read("entities.Gene") {
+        let Value::Mention(mention) = entry.value else { panic!("{entry:?}") };
+        assert_eq!(mention.model.version, version_of[&mention.article_id], "one article, two versions");
+        assert!(ids.insert(mention.id.clone()), "{} twice", mention.id);
+    }
+    assert!(ids.len() >= by("1.1.0"), "the second version knows the genes");
+
+    // What each version is can be told from its directory and the history.
+    let (manifest, _) = registry.store().manifest(NAME, "1.1.0").unwrap();
+    let snapshot: serde_json::Value =
+        serde_json::from_slice(&fs::read(place.path("work-tiny/1.1.0/snapshot/snapshot.json")).unwrap()).unwrap();
+    assert_eq!(manifest.data.as_deref(), snapshot["digest"].as_str());
+    assert_eq!(manifest.offsets.values().sum::<i64>(), 40);
+    for file in ["golden.jsonl", "documents.tsv", "decision.json", "report.md", "snapshot.json", "recipe.toml"] {
+        assert!(manifest.files.contains_key(file), "{file} of {:?}", manifest.files.keys());
+    }
+    assert!(state.metrics["hold_out.strict.micro.f1"] > 0.9, "{:?}", state.metrics);
+    assert!(state.history.last().unwrap().reason.contains("points beside the champion"), "{:?}", state.history);
+}
+
+/// Kills a job as soon as `is_time`; true where it was alive until then.
+fn kill_when(job: &mut Command, is_time: impl Fn() -> bool) -> bool {
+    let mut child = job.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+    let mut ended = false;
+    wait_until("the moment to kill has come", || {
+        ended = child.try_wait().unwrap().is_some();
+        ended || is_time()
+    });
+    let _ = child.kill(); // SIGKILL
+    child.wait().unwrap();
+    !ended
+}
+
+#[test]
+fn a_job_that_is_killed_again_and_again_makes_the_same_model() {
+    let Some(place) = Place::new() else { return };
+    place.import("corpus.pubtator");
+    place.recipe("whole", 3e-3, 4);
+    place.recipe("killed", 3e-3, 4);
+    let (code, _, log) = place.run("whole", &[]);
+    assert_eq!(code, Some(0), "{log}");
+
+    let current = place.path("work-killed/current");
+    let steps = || {
+        let state = fs::read(current.join("model/checkpoint/state.json")).unwrap_or_default();
+        serde_json::from_slice(&state).map_or(0, |state: serde_json::Value| state["steps"].as_u64().unwrap_or(0))
+    };
+    let job = || place.job("killed", &["--checkpoint-seconds", "0"]);
+    assert!(kill_when(&mut job(), || current.join("snapshot").exists()), "at the snapshot");
+    assert!(kill_when(&mut job(), || current.join("run.json").exists()), "before training");
+    let mut seen = 0;
+    for _ in 0..3 {
+        assert!(kill_when(&mut job(), || steps() > seen + 2), "while it trains");
+        seen = steps();
+    }
+    assert!(kill_when(&mut job(), || current.join("model/manifest.json").exists()), "when it has trained");
+    kill_when(&mut job(), || current.join("candidate.new").exists());
+    assert!(place.registry().announcements().unwrap().get("killed").unwrap().is_none(), "nothing is published yet");
+    let (code, outcome, log) = place.run("killed", &[]);
+    assert_eq!((code, outcome["model"].as_str()), (Some(0), Some("killed 1.0.0")), "{log}");
+    for file in ["model.safetensors", "documents.tsv"] {
+        let [whole, killed] =
+            ["whole", "killed"].map(|name| fs::read(place.path("store").join(name).join("1.0.0").join(file)).unwrap());
+        assert!(whole == killed, "{file} differs");
+    }
+    assert_eq!(place.state("killed").history.len(), 1);
+}
+
+#[test]
+fn a_worse_version_is_kept_as_rejected_and_the_champion_stays() {
+    let Some(place) = Place::new() else { return };
+    place.import("first.pubtator");
+    assert_eq!(place.run(NAME, &[]).0, Some(0));
+
+    // A recipe that learns nothing, and a mirror that is not there.
+    place.recipe(NAME, 1e-9, 1);
+    place.import("rest.pubtator");
+    let mut job = place.job(NAME, &["--if-drift-over", "1.0", "--always"]);
+    let output = job.env("LITFLOW_MLFLOW__TRACKING_URI", "http://127.0.0.1:1").output().unwrap();
+    assert_eq!(output.status.code(), Some(11), "{}", stderr(&output));
+    assert!(stderr(&output).contains("not mirrored"), "{}", stderr(&output));
+    let outcome: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert!(outcome["why"].as_str().unwrap().contains("it may be worse than tiny 1.0.0"), "{outcome}");
+    assert!(
+        Path::new(outcome["report"].as_str().unwrap()).is_absolute()
+            || place.path("work-tiny/1.1.0/report/report.md").exists()
+    );
+    let state = place.state(NAME);
+    assert_eq!(state.alias(CHAMPION).unwrap().version, "1.0.0");
+    assert_eq!(state.alias(REJECTED).unwrap().version, "1.1.0");
+    assert!(place.path("store/tiny/1.1.0/report.md").exists(), "it is kept with its report");
+
+    // The champion knows these documents' words: no drift, and not enough that is new.
+    let (code, outcome, log) = place.run(NAME, &["--if-drift-over", "1.0", "--if-new-labels", "1000"]);
+    assert_eq!(code, Some(10), "{log}");
+    let why = outcome["why"].as_str().unwrap();
+    assert!(why.contains("20 documents are new") && why.contains("points lower"), "{why}");
+}
+
+#[test]
+fn labels_that_nothing_can_be_learned_from_are_a_clear_error() {
+    let Some(place) = Place::new() else { return };
+    let fails = |said: &str| {
+        let (code, _, log) = place.run(NAME, &[]);
+        assert!(matches!(code, Some(1 | 2)) && log.contains(said), "{code:?} {log}");
+        let announcements = place.registry().announcements().unwrap();
+        assert!(announcements.get(NAME).unwrap().is_none(), "nothing is visible to a worker");
+    };
+    fails("holds no sound label");
+
+    let mut publisher = place.cluster.publisher();
+    for (key, value) in [("pmid:1", b"garbage".to_vec()), ("pmid:2", Vec::new())] {
+        let (key, value) = (Some(key.as_bytes().to_vec()), Some(value));
+        let topic = topics::LABELS.to_owned();
+        publisher.send(&litflow::bus::producer::Outgoing { topic, key, value, headers: None }).unwrap();
+    }
+    publisher.finish().unwrap();
+    fails("2 records");
+
+    fs::write(place.path("one.pubtator"), "1|t|The gene xq1\n1|a|\n1\t9\t12\txq1\tGene\t\n").unwrap();
+    place.import("one.pubtator");
+    fails("document");
+
+    // Another run at work in the folder.
+    let lock = fs::File::create(place.path("work-tiny/.lock")).unwrap();
+    lock.lock().unwrap();
+    fails("another run is at work");
+}
