@@ -59,7 +59,8 @@ pub fn choose(dataset: &Dataset, share: f64) -> Vec<String> {
         candidates = dataset.documents.iter().collect();
     }
     candidates.sort_by(|a, b| {
-        let key = |document: &LabeledDocument| unit_hash(local_id(&document.id));
+        // Not the hash of `HoldOut::Share`: that would take away the documents to develop on.
+        let key = |document: &LabeledDocument| unit_hash(&format!("hold-out {}", local_id(&document.id)));
         key(a).total_cmp(&key(b)).then_with(|| a.id.cmp(&b.id))
     });
     let mentions: Vec<Vec<u64>> = candidates.iter().map(|document| mentions(document, dataset.types.len())).collect();

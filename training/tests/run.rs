@@ -278,10 +278,11 @@ fn a_job_that_is_killed_again_and_again_makes_the_same_model() {
         seen = steps();
     }
     assert!(kill_when(&mut job(), || current.join("model/manifest.json").exists()), "when it has trained");
-    kill_when(&mut job(), || current.join("candidate.new").exists());
     assert!(place.registry().announcements().unwrap().get("killed").unwrap().is_none(), "nothing is published yet");
-    let (code, outcome, log) = place.run("killed", &[]);
-    assert_eq!((code, outcome["model"].as_str()), (Some(0), Some("killed 1.0.0")), "{log}");
+    // From here to the end takes no time at all: it may be published when it is killed.
+    kill_when(&mut job(), || current.join("report").exists());
+    let (code, _, log) = place.run("killed", &[]);
+    assert!(matches!(code, Some(0 | 10)), "{log}");
     for file in ["model.safetensors", "documents.tsv"] {
         let [whole, killed] =
             ["whole", "killed"].map(|name| fs::read(place.path("store").join(name).join("1.0.0").join(file)).unwrap());
