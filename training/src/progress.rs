@@ -14,7 +14,10 @@ pub struct Progress {
     started: Instant,
     first: u64,
     last_line: Instant,
-    last_words: u64,
+    /// Words of the epoch under way at the last step.
+    epoch_words: u64,
+    /// Words since the last line.
+    words: u64,
 }
 
 impl Progress {
@@ -29,12 +32,15 @@ impl Progress {
         bar.set_position(first);
         bar.reset_eta();
         let now = Instant::now();
-        Self { bar, terminal, started: now, first, last_line: now, last_words: 0 }
+        Self { bar, terminal, started: now, first, last_line: now, epoch_words: 0, words: 0 }
     }
 
     /// After a step: the epoch under way, its mean loss and the words seen in it.
     pub fn step(&mut self, epoch: &str, loss: f64, words: u64) {
         self.bar.inc(1);
+        // Where it is less than before a new epoch has begun.
+        self.words += words.checked_sub(self.epoch_words).unwrap_or(words);
+        self.epoch_words = words;
         let message = format!("{epoch}  loss {loss:.4}");
         if self.terminal {
             self.bar.set_message(message);
@@ -42,13 +48,10 @@ impl Progress {
             let (done, all) = (self.bar.position(), self.bar.length().unwrap_or(0));
             let per_step = self.started.elapsed().as_secs_f64() / (done - self.first).max(1) as f64;
             let left = Duration::from_secs_f64(per_step * all.saturating_sub(done) as f64);
-            let rate = words.saturating_sub(self.last_words) as f64 / self.last_line.elapsed().as_secs_f64();
+            let rate = self.words as f64 / self.last_line.elapsed().as_secs_f64();
             eprintln!("{message}  {done}/{all} steps  {rate:.0} words/s  {} left", HumanDuration(left));
             self.last_line = Instant::now();
-            self.last_words = words;
-        }
-        if words < self.last_words {
-            self.last_words = 0; // a new epoch
+            self.words = 0;
         }
     }
 

@@ -127,3 +127,55 @@ fn what_is_left_out_is_said_by_the_exit_code() {
     let log = String::from_utf8_lossy(&evaluated.stderr);
     assert!(log.contains("1 annotations whose offsets do not select their text"), "{log}");
 }
+
+/// Steps of the checkpoint in `model`; 0 where there is none.
+fn checkpoint_steps(folder: &Path) -> u64 {
+    let state = std::fs::read(folder.join("model/checkpoint/state.json")).unwrap_or_default();
+    serde_json::from_slice(&state).map_or(0, |state: serde_json::Value| state["steps"].as_u64().unwrap_or(0))
+}
+
+#[test]
+fn a_kill_and_a_full_disk_leave_the_checkpoint_and_the_run_goes_on_to_the_same_model() {
+    let (whole, folder) = (workplace(), workplace());
+    assert_eq!(run(whole.path(), &FIT).status.code(), Some(0));
+
+    // SIGKILL, at any moment.
+    let every_step = [&FIT[..], &["--checkpoint-seconds", "0"]].concat();
+    let mut child = command(folder.path(), &every_step).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+    while checkpoint_steps(folder.path()) < 3 {
+        assert!(child.try_wait().unwrap().is_none(), "the run ended by itself");
+        std::thread::yield_now();
+    }
+    child.kill().unwrap();
+    child.wait().unwrap();
+    let steps = checkpoint_steps(folder.path());
+
+    // A disk that takes no more than 16 kB of a file: the checkpoint's weights do not fit.
+    let resume = [&every_step[..], &["--resume"]].concat();
+    let limited = format!("trap '' XFSZ; ulimit -f 16; exec '{}' \"$@\"", env!("CARGO_BIN_EXE_litflow-train"));
+    let mut shell = Command::new("bash");
+    let full = shell.current_dir(folder.path()).args(["-c", &limited, "sh"]).args(&resume).output().unwrap();
+    let log = String::from_utf8_lossy(&full.stderr);
+    assert_eq!(full.status.code(), Some(1), "{log}");
+    assert!(log.contains("checkpoint.new") && log.contains("too large"), "{log}");
+    assert!(checkpoint_steps(folder.path()) >= steps, "the old one stays whole");
+
+    let resumed = run(folder.path(), &resume);
+    assert_eq!(resumed.status.code(), Some(0), "{}", String::from_utf8_lossy(&resumed.stderr));
+    let [whole, resumed] = [whole, folder].map(|of| std::fs::read(of.path().join("model/model.safetensors")).unwrap());
+    assert!(whole == resumed, "not the weights of a run that was never stopped");
+}
+
+#[test]
+fn an_encoder_whose_vocabulary_does_not_fit_its_tokenizer_is_refused() {
+    let folder = workplace();
+    let file = folder.path().join("encoder/tokenizer.json");
+    let mut tokenizer: serde_json::Value = serde_json::from_slice(&std::fs::read(&file).unwrap()).unwrap();
+    tokenizer["model"]["vocab"]["beyond"] = 5000.into();
+    std::fs::write(&file, tokenizer.to_string()).unwrap();
+    let output = run(folder.path(), &FIT);
+    let log = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(1), "{log}");
+    assert!(log.contains("tokenizer.json") && log.contains("5000"), "{log}");
+    assert!(!folder.path().join("model").exists());
+}

@@ -12,8 +12,8 @@ use std::time::Instant;
 
 /// Rounds, after one to warm up.
 const ROUNDS: usize = 5;
-/// Bytes of text in a round, about: a few seconds of a small model on two cores.
-const BYTES: usize = 400_000;
+/// Bytes of text in a round, about: a second or two of a small model on two cores.
+const BYTES: usize = 100_000;
 
 /// The candidate's speed as a share of the champion's: the median over rounds, in each of which first one and then the
 /// other tags the same documents. The machine's other work falls on both.
