@@ -350,4 +350,17 @@ fn labels_that_nothing_can_be_learned_from_are_a_clear_error() {
     let lock = fs::File::create(place.path("work-tiny/.lock")).unwrap();
     lock.lock().unwrap();
     fails("another run is at work");
+    drop(lock);
+
+    // Between the garbage: one type only, and a document without text.
+    let corpus = fs::read_to_string(place.path("corpus.pubtator")).unwrap();
+    let genes: String =
+        corpus.lines().filter(|line| !line.contains("Disease")).map(|line| format!("{line}\n")).collect();
+    fs::write(place.path("genes.pubtator"), genes + "\n99|t|\n99|a|\n").unwrap();
+    let imported = place.command(&["import", "genes.pubtator"]).output().unwrap();
+    assert!(matches!(imported.status.code(), Some(0 | 3)), "{}", stderr(&imported));
+    let (code, _, log) = place.run(NAME, &[]);
+    assert_eq!(code, Some(0), "{log}");
+    assert!(log.contains("left out: ") && log.contains("quarantine.jsonl"), "{log}");
+    assert_eq!(place.state(NAME).entity_types, ["Gene"]);
 }
