@@ -16,6 +16,7 @@ use crate::report::{METRICS, Report};
 use crate::snapshot::Snapshot;
 use crate::split::HoldOut;
 use litflow::model::directory::{self, MANIFEST, Manifest};
+use litflow::registry::aliases::REJECTED;
 use litflow::registry::golden::GOLDEN;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -42,6 +43,8 @@ pub struct Decision {
     pub speed_ratio: Option<f64>,
     /// What the gate said.
     pub gate: gate::Decision,
+    /// The alias that it gets.
+    pub alias: String,
 }
 
 impl Decision {
@@ -99,7 +102,7 @@ impl Sealed {
     }
 
     /// Mirrors it to MLflow; returns the run's id.
-    pub fn mirror(&self, mlflow: &Mlflow, run: &Path, alias: &str) -> Result<String, String> {
+    pub fn mirror(&self, mlflow: &Mlflow, run: &Path) -> Result<String, String> {
         let recipe = Recipe::read(&self.folder.join(RECIPE)).map_err(|error| error.to_string())?;
         let digest = directory::manifest_digest(&self.folder).map_err(|error| error.to_string())?;
         let mut parameters = BTreeMap::new();
@@ -132,7 +135,7 @@ impl Sealed {
             parameters,
             metrics,
             artifacts: &artifacts,
-            aliases: &[alias],
+            aliases: &[&self.decision.alias],
         };
         mlflow.mirror(&trained).map_err(|error| error.to_string())
     }
@@ -176,6 +179,7 @@ pub fn seal(job: &Job, work: &Work, plan: &Plan, champion: Option<&Champion>) ->
         f1: report.metrics.strict_micro_f1_interval,
         difference: report.champion.as_ref().map(|champion| champion.difference),
         speed_ratio,
+        alias: if gate.is_passed() { job.alias.clone() } else { REJECTED.to_owned() },
         gate,
     };
 

@@ -27,13 +27,12 @@ use crate::split::{self, HoldOut};
 use candidate::Sealed;
 use champion::Champion;
 use litflow::model::{self, directory};
-use litflow::registry::aliases::REJECTED;
 use litflow::registry::{self, Occasion, Registry};
 use litflow::{bus, config};
 pub use reason::Conditions;
 use serde::Serialize;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 use work::{Plan, Start, Work};
 
@@ -180,7 +179,7 @@ fn go_on(job: &Job, work: &Work, registry: &Registry, plan: Plan, interrupted: &
             model.name
         )));
     }
-    if !work.is_fitted()? {
+    if Sealed::read(work)?.is_none() && !work.is_fitted()? {
         let request = fit::Request {
             data: vec![work.snapshot()],
             dev: Vec::new(),
@@ -199,8 +198,11 @@ fn go_on(job: &Job, work: &Work, registry: &Registry, plan: Plan, interrupted: &
             return Ok(Outcome::Interrupted);
         }
     }
+    if interrupted.load(Ordering::Relaxed) {
+        return Ok(Outcome::Interrupted);
+    }
     let sealed = sealed(job, work, registry, &plan)?;
-    publish(job, work, registry, &plan, &sealed)
+    publish(work, registry, &plan, &sealed)
 }
 
 /// The candidate, measured beside the champion that is in force when it is done.
@@ -231,21 +233,20 @@ fn is_in_store(registry: &Registry, plan: &Plan) -> Result<bool, Error> {
 
 /// Publishes and announces. What a killed run had announced already is left as it is: somebody may have moved the
 /// aliases since.
-fn publish(job: &Job, work: &Work, registry: &Registry, plan: &Plan, sealed: &Sealed) -> Result<Outcome, Error> {
+fn publish(work: &Work, registry: &Registry, plan: &Plan, sealed: &Sealed) -> Result<Outcome, Error> {
     let decision = &sealed.decision;
-    let alias = if decision.gate.is_passed() { job.alias.as_str() } else { REJECTED };
     let why = decision.why();
     let (name, version) = (&plan.recipe.model.name, &plan.recipe.model.version);
     let digest = directory::manifest_digest(&sealed.folder)?.unwrap_or_default();
     let announcements = registry.announcements()?;
     let announced = announcements.get(name)?.and_then(|state| state.known_digest(version));
     if announced != Some(&digest) {
-        registry.publish(&sealed.folder, Some(alias), &Occasion::now(BY, &why))?;
+        registry.publish(&sealed.folder, Some(&decision.alias), &Occasion::now(BY, &why))?;
     }
     let folder = work.end(version)?;
     let (model, report) = (format!("{name} {version}"), folder.join("report").join(crate::report::REPORT));
     Ok(if decision.gate.is_passed() {
-        Outcome::Published { model, digest, alias: alias.to_owned(), why, report }
+        Outcome::Published { model, digest, alias: decision.alias.clone(), why, report }
     } else {
         Outcome::NotBetter { model, digest, why, report }
     })
@@ -309,18 +310,17 @@ fn mirror(job: &Job, work: &Work) {
     let mirrored = mlflow::Mlflow::new(&job.mlflow).map_err(|error| error.to_string()).and_then(|mlflow| {
         let Some(mlflow) = mlflow else { return Ok(()) };
         let runs = work.unmirrored().map_err(|error| error.to_string())?;
-        runs.iter().try_for_each(|folder| mirror_run(&mlflow, folder, &job.alias))
+        runs.iter().try_for_each(|folder| mirror_run(&mlflow, folder))
     });
     if let Err(reason) = mirrored {
         eprintln!("warning: not mirrored, the next run tries again: {reason}");
     }
 }
 
-fn mirror_run(mlflow: &mlflow::Mlflow, folder: &Path, alias: &str) -> Result<(), String> {
+fn mirror_run(mlflow: &mlflow::Mlflow, folder: &Path) -> Result<(), String> {
     let sealed = Sealed::read_in(folder).map_err(|error| error.to_string())?;
     let Some(sealed) = sealed else { return Ok(()) };
-    let alias = if sealed.decision.gate.is_passed() { alias } else { REJECTED };
-    let run = sealed.mirror(mlflow, folder, alias)?;
+    let run = sealed.mirror(mlflow, folder)?;
     work::mark_mirrored(folder, &run).map_err(|error| error.to_string())
 }
 

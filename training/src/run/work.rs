@@ -8,7 +8,7 @@
 //! | `current/model/` | what [`crate::fit`] leaves, its checkpoint or a model |
 //! | `current/report/` | the evaluation |
 //! | `current/candidate/` | the version as it is published, whole as soon as it is there |
-//! | `VERSION/` | `current/`, when the run has ended; `mlflow.txt` in it is the id of its mirror |
+//! | `VERSION/` | `current/` without `model/`, when the run has ended; `mlflow.txt` in it is the id of its mirror |
 
 use crate::checkpoint;
 use crate::error::Error;
@@ -150,8 +150,10 @@ impl Work {
         Ok(has)
     }
 
-    /// Ends the run under way: its folder becomes that of its version. Returns the folder.
+    /// Ends the run under way: its folder becomes that of its version. Returns the folder. What training left is in
+    /// the candidate.
     pub fn end(&self, version: &str) -> Result<PathBuf, Error> {
+        remove(&self.model())?;
         let folder = self.folder.join(version);
         remove(&folder)?;
         fs::rename(self.current(), &folder).map_err(|error| Error::io(&folder, error))?;
