@@ -7,7 +7,7 @@
 
 use super::delivery::{DeliveryContext, enqueue};
 use super::kafka;
-use super::producer::{DEFAULTS, Outgoing};
+use super::producer::{DEFAULTS, Outgoing, message_max_bytes};
 use super::{Error, Options};
 use crate::ErrorClass;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
@@ -23,6 +23,7 @@ const TIMEOUT: Duration = Duration::from_secs(60);
 pub struct Exclusive {
     client: ThreadedProducer<DeliveryContext>,
     transactional_id: String,
+    message_max_bytes: usize,
 }
 
 impl Exclusive {
@@ -35,32 +36,70 @@ impl Exclusive {
         defaults.push(("transaction.timeout.ms", "15000"));
         let config = options.client(&defaults, &options.producer);
         let client = kafka::create(config.create_with_context(DeliveryContext::new(options)))?;
-        let exclusive = Self { client, transactional_id: transactional_id.to_owned() };
+        let transactional_id = transactional_id.to_owned();
+        let exclusive = Self { client, transactional_id, message_max_bytes: message_max_bytes(options) };
         exclusive.again("taking the place of other writers", |client| client.init_transactions(CALL_TIMEOUT))?;
         Ok(exclusive)
     }
 
-    /// Writes the records, all or none.
-    pub fn commit(self, records: &[Outgoing]) -> Result<(), Error> {
-        const SENDING: &str = "sending a record";
+    /// Writes the records, all or none. After an error of class abort or poison nothing was written, and the holder
+    /// may go on.
+    pub fn commit<'r>(&self, records: impl IntoIterator<Item = &'r Outgoing>) -> Result<(), Error> {
         self.client.begin_transaction().map_err(|e| self.error("opening a transaction", &e))?;
-        for record in records {
-            enqueue(&self.client, record, None).map_err(|code| match code {
-                RDKafkaErrorCode::MessageSizeTooLarge => Error::Unwritable {
-                    topic: record.topic.clone(),
-                    reason: format!("{} bytes are more than message.max.bytes", record.bytes()),
-                },
-                code => self.error(SENDING, &KafkaError::MessageProduction(code)),
-            })?;
+        let written = self.send(records).and_then(|()| {
+            self.wait_for_deliveries()?;
+            self.again("committing the transaction", |client| client.commit_transaction(CALL_TIMEOUT))
+        });
+        let Err(error) = written else { return Ok(()) };
+        // Why a record was refused says more than that its transaction was.
+        let error = match (&error, self.client.context().take_failures()) {
+            (Error::Fenced { .. }, _) => error,
+            (_, Err(hopeless)) => hopeless,
+            (_, Ok(Some(reason))) => Error::Kafka { step: "delivering a record", reason, class: error.class() },
+            (_, Ok(None)) => self.client.context().client.check().err().unwrap_or(error),
+        };
+        if matches!(error.class(), ErrorClass::Abort | ErrorClass::Poison) {
+            self.again("aborting the transaction", |client| client.abort_transaction(CALL_TIMEOUT))?;
+            self.client.context().take_failures()?;
         }
-        // This waits for the deliveries; a record that was not delivered makes it fail.
-        self.again("committing the transaction", |client| client.commit_transaction(CALL_TIMEOUT)).map_err(|error| {
-            // Why a record was refused says more than that its transaction was.
-            match error {
-                Error::Fenced { .. } => error,
-                error => self.client.context().check().err().unwrap_or(error),
+        Err(error)
+    }
+
+    fn send<'r>(&self, records: impl IntoIterator<Item = &'r Outgoing>) -> Result<(), Error> {
+        for record in records {
+            let deadline = Instant::now() + TIMEOUT;
+            while let Err(code) = enqueue(&self.client, record, None) {
+                match code {
+                    RDKafkaErrorCode::QueueFull if Instant::now() < deadline => {
+                        std::thread::sleep(Duration::from_millis(1));
+                    }
+                    RDKafkaErrorCode::MessageSizeTooLarge => {
+                        let (topic, bytes) = (record.topic.clone(), record.bytes());
+                        return Err(Error::TooLarge { topic, bytes, limit: self.message_max_bytes });
+                    }
+                    code => {
+                        return Err(match self.error("sending a record", &KafkaError::MessageProduction(code)) {
+                            // The transaction is in an error state: its abort clears it.
+                            Error::Kafka { step, reason, .. } if code != RDKafkaErrorCode::Fatal => {
+                                Error::Kafka { step, reason, class: ErrorClass::Abort }
+                            }
+                            error => error,
+                        });
+                    }
+                }
             }
-        })
+        }
+        Ok(())
+    }
+
+    /// `commit_transaction` itself waits in steps of 100 ms while anything is in flight, so the wait is done here.
+    fn wait_for_deliveries(&self) -> Result<(), Error> {
+        let deadline = Instant::now() + TIMEOUT;
+        while self.client.in_flight_count() > 0 && Instant::now() < deadline {
+            self.client.context().client.check()?;
+            std::thread::sleep(Duration::from_micros(500));
+        }
+        Ok(())
     }
 
     fn again(

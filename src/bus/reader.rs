@@ -3,8 +3,8 @@
 use super::codec::{self, Record};
 use super::kafka::{self, Context};
 use super::records::{Annotations, EntityMention, LabeledDocument, ModelVersion};
+use super::scan::Scan;
 use super::{Error, Options, topics};
-use crate::ErrorClass;
 use crate::article::ArticleEvent;
 use rdkafka::consumer::{BaseConsumer, Consumer as _};
 use rdkafka::error::KafkaError;
@@ -161,17 +161,7 @@ impl Reader {
 
 impl TopicReader {
     fn new(options: &Options, topic: &str, from: From) -> Result<Self, Error> {
-        let defaults = [
-            // Partitions are assigned by hand and nothing is committed, but librdkafka wants a name; this
-            // is one that the cluster's access rules know.
-            ("group.id", options.group_id.as_str()),
-            ("enable.auto.commit", "false"),
-            ("enable.partition.eof", "true"),
-            ("isolation.level", "read_committed"),
-            ("auto.offset.reset", "earliest"),
-        ];
-        let config = options.client(&defaults, &options.consumer);
-        let client: BaseConsumer<Context> = kafka::create(config.create_with_context(Context::new(options)))?;
+        let client = connect(options, &options.group_id, &[])?;
         let mut cut = BTreeSet::new();
         let unread: BTreeSet<i32> = partitions(&client, topic, options)?.into_iter().collect();
         let mut assignment = TopicPartitionList::new();
@@ -232,13 +222,10 @@ pub fn read_until<E: std::convert::From<Error>>(
     ends: Option<&BTreeMap<i32, i64>>,
     mut each: impl FnMut(Entry) -> Result<(), E>,
 ) -> Result<BTreeMap<i32, Covered>, E> {
-    const SILENCE: Duration = Duration::from_secs(60);
-    options.check()?;
-    let mut reader = TopicReader::new(options, topic, From::Beginning)?;
+    let mut scan = Scan::new(options, topic)?;
     let mut covered = BTreeMap::new();
-    for &partition in &reader.unread {
-        let watermarks = reader.client.fetch_watermarks(topic, partition, REQUEST_TIMEOUT);
-        let (begin, now) = watermarks.map_err(|e| Error::kafka("asking for a partition's offsets", &e))?;
+    for (partition, now) in scan.ends()? {
+        let begin = scan.position()[&partition];
         let end = match ends {
             // A partition that was added since then held nothing.
             Some(ends) => ends.get(&partition).copied().unwrap_or(begin),
@@ -250,33 +237,31 @@ pub fn read_until<E: std::convert::From<Error>>(
         }
         covered.insert(partition, Covered { begin: begin.min(end), end });
     }
-    let is_before_end = |partition: i32, offset: i64| covered.get(&partition).is_some_and(|c| offset < c.end);
-    reader.unread.retain(|partition| covered[partition].begin < covered[partition].end);
-    let mut heard = Instant::now();
-    while !reader.unread.is_empty() {
-        let unread = reader.unread.len();
-        let message = reader.poll(WAIT)?;
-        if message.is_some() || reader.unread.len() < unread {
-            heard = Instant::now();
-        } else if heard.elapsed() > SILENCE {
-            let reason = reader.client.context().brokers_down().unwrap_or_else(|| "no answer".to_owned());
-            return Err(
-                Error::Kafka { step: "reading a topic to its end", reason, class: ErrorClass::Retriable }.into()
-            );
-        }
-        let Some(message) = message else { continue };
-        let (partition, offset) = (message.partition(), message.offset());
-        if !is_before_end(partition, offset + 1) {
-            reader.unread.remove(&partition);
-        }
-        if is_before_end(partition, offset) {
-            each(entry(&message))?;
-        }
-    }
+    let ends = covered.iter().map(|(&partition, covered)| (partition, covered.end)).collect();
+    scan.read_to(&ends, |message| each(entry(&message)))?;
     Ok(covered)
 }
 
-fn partitions(client: &BaseConsumer<Context>, topic: &str, options: &Options) -> Result<Vec<i32>, Error> {
+/// A client that is in no group: it is told what to read.
+pub(super) fn connect(
+    options: &Options,
+    group: &str,
+    special: &[(&str, &str)],
+) -> Result<BaseConsumer<Context>, Error> {
+    let defaults = [
+        // Partitions are assigned by hand and nothing is committed, but librdkafka wants a name; this
+        // is one that the cluster's access rules know.
+        ("group.id", group),
+        ("enable.auto.commit", "false"),
+        ("enable.partition.eof", "true"),
+        ("isolation.level", "read_committed"),
+        ("auto.offset.reset", "earliest"),
+    ];
+    let config = options.client(&[&defaults, special].concat(), &options.consumer);
+    kafka::create(config.create_with_context(Context::new(options)))
+}
+
+pub(super) fn partitions(client: &BaseConsumer<Context>, topic: &str, options: &Options) -> Result<Vec<i32>, Error> {
     let metadata = client.fetch_metadata(Some(topic), REQUEST_TIMEOUT);
     let metadata = metadata.map_err(|e| {
         client.client().context().check().err().unwrap_or_else(|| Error::kafka("asking for the topic's partitions", &e))
