@@ -4,7 +4,7 @@ use super::{demo, input, model};
 use litflow::bus::publisher::PublishError;
 use litflow::tagger::StartError;
 use litflow::worker::reload;
-use litflow::{ErrorClass, bus, config, registry, worker};
+use litflow::{ErrorClass, backfill, bus, config, registry, worker};
 use std::io::ErrorKind;
 use std::process::ExitCode;
 
@@ -17,6 +17,8 @@ pub enum Exit {
     LeftOut,
     /// Done, and what was compared differs; the command has named every difference.
     Differs,
+    /// Ended by this signal; the command has said how far it came.
+    Signal(i32),
 }
 
 impl From<Exit> for ExitCode {
@@ -25,6 +27,7 @@ impl From<Exit> for ExitCode {
             Exit::Done => ExitCode::SUCCESS,
             Exit::Differs => ExitCode::from(1),
             Exit::LeftOut => ExitCode::from(3),
+            Exit::Signal(number) => ExitCode::from(128 + number as u8),
         }
     }
 }
@@ -87,6 +90,11 @@ fn code(error: &anyhow::Error) -> u8 {
             return CONFIGURATION;
         }
         match cause.downcast_ref() {
+            Some(backfill::Error::Options(_)) => return CONFIGURATION,
+            Some(backfill::Error::Replaced { .. }) => return FATAL_BROKER,
+            _ => {}
+        }
+        match cause.downcast_ref() {
             Some(worker::Error::Options(_)) => return CONFIGURATION,
             Some(worker::Error::DeadLetter { .. }) => return FATAL_BROKER,
             _ => {}
@@ -101,6 +109,9 @@ fn bus_error<'e>(cause: &'e (dyn std::error::Error + 'static)) -> Option<&'e bus
         return Some(error);
     }
     if let Some(worker::Error::Bus(error)) = cause.downcast_ref() {
+        return Some(error);
+    }
+    if let Some(backfill::Error::Bus(error)) = cause.downcast_ref() {
         return Some(error);
     }
     if let Some(registry::Error::Bus(error)) = cause.downcast_ref() {

@@ -1,5 +1,6 @@
 //! The command line: one file a command, results on stdout, everything else on stderr.
 
+mod backfill;
 mod config;
 mod demo;
 mod exit;
@@ -10,6 +11,7 @@ mod model;
 mod models;
 mod output;
 mod paint;
+mod priority;
 mod progress;
 mod publish;
 mod signals;
@@ -66,6 +68,7 @@ enum Command {
     Demo(demo::Args),
     Ingest(ingest::Args),
     Worker(worker::Args),
+    Backfill(backfill::Args),
     Tag(tag::Args),
     Tail(tail::Args),
     Models(models::Args),
@@ -102,6 +105,7 @@ fn run(cli: &Cli) -> anyhow::Result<Exit> {
         Command::Demo(args) => runtime.block_on(args.run(config)),
         Command::Ingest(args) => args.run(config, &runtime),
         Command::Worker(args) => runtime.block_on(args.run(config)),
+        Command::Backfill(args) => runtime.block_on(args.run(config)),
         Command::Tag(args) => runtime.block_on(args.run(config)),
         Command::Tail(args) => args.run(config),
         Command::Models(args) => args.run(config),
@@ -119,6 +123,7 @@ impl Command {
             Self::Demo(args) => args.flags(),
             Self::Ingest(args) => args.flags(),
             Self::Worker(args) => args.flags(),
+            Self::Backfill(args) => args.flags(),
             Self::Tag(args) => args.flags(),
             Self::Tail(args) => args.flags(),
             Self::Models(args) => args.flags(),

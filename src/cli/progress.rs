@@ -31,6 +31,15 @@ pub fn spinner(message: &'static str) -> ProgressBar {
     bar
 }
 
+/// Makes a bar of a spinner, when it is known how much there is to do.
+pub fn set_total(bar: &ProgressBar, total: u64) {
+    let template = "{bar:30.cyan/dim} {percent:>3} %  {msg}  {eta} left";
+    let style = ProgressStyle::with_template(template).expect("the templates are valid, a test reads them");
+    bar.set_style(style.progress_chars("━╸─"));
+    bar.set_length(total);
+    bar.reset_eta();
+}
+
 /// Runs `write` with the bars out of the way.
 pub fn suspended<T>(write: impl FnOnce() -> T) -> T {
     BARS.suspend(write)

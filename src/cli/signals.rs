@@ -3,6 +3,7 @@
 use super::progress;
 use litflow::worker::Stop;
 use litflow::worker::reload::Handle;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
@@ -12,12 +13,18 @@ use tokio::time::timeout;
 /// How long the end may wait for the terminal, which another thread may be writing to.
 const CLEARING: Duration = Duration::from_millis(200);
 
+/// The number of the first signal, once there was one.
+pub type Received = Arc<OnceLock<i32>>;
+
 /// Says [`Stop::Now`] at the first signal; ends the process at the second. `asked` is told on stderr.
-pub fn stop_on_signals(stop: watch::Sender<Stop>, asked: &'static str) -> std::io::Result<()> {
+pub fn stop_on_signals(stop: watch::Sender<Stop>, asked: &'static str) -> std::io::Result<Received> {
+    let received = Received::default();
+    let first = received.clone();
     let mut interrupt = signal(SignalKind::interrupt())?;
     let mut terminate = signal(SignalKind::terminate())?;
     tokio::spawn(async move {
-        either(&mut interrupt, &mut terminate).await;
+        let number = either(&mut interrupt, &mut terminate).await;
+        first.get_or_init(|| number);
         stop.send_replace(Stop::Now);
         // Elsewhere, because a stalled terminal must not keep the second signal from being heard.
         spawn_blocking(move || progress::suspended(|| anstream::eprintln!("{asked}; a second signal ends at once")));
@@ -25,7 +32,7 @@ pub fn stop_on_signals(stop: watch::Sender<Stop>, asked: &'static str) -> std::i
         let _ = timeout(CLEARING, spawn_blocking(progress::clear)).await; // it ends even if that does not
         end(128 + number);
     });
-    Ok(())
+    Ok(received)
 }
 
 /// From now on SIGHUP does not end the process any more.

@@ -47,7 +47,7 @@ pub struct Refusal {
 }
 
 impl Refusal {
-    pub(super) fn new(stage: Stage, reason: &'static str, error: impl ToString) -> Self {
+    pub(crate) fn new(stage: Stage, reason: &'static str, error: impl ToString) -> Self {
         Self { stage, reason, error: error.to_string() }
     }
 

@@ -7,7 +7,7 @@
 
 pub mod dead_letter;
 mod outputs;
-mod process;
+pub(crate) mod process;
 pub mod reload;
 mod shutdown;
 mod status;

@@ -15,7 +15,7 @@ use std::sync::Arc;
 
 /// The sizes beyond which an article is refused.
 #[derive(Debug, Clone)]
-pub(super) struct Limits {
+pub(crate) struct Limits {
     /// Bytes of one article event.
     pub article: usize,
     /// Bytes of everything that one article becomes.
@@ -28,14 +28,14 @@ pub(super) struct Limits {
 
 /// What one article becomes.
 #[derive(Debug, Default)]
-pub(super) struct Output {
+pub(crate) struct Output {
     pub records: Vec<Outgoing>,
     pub counts: Counts,
 }
 
 /// What was done.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub(super) struct Counts {
+pub(crate) struct Counts {
     pub tagged: u64,
     pub tombstones: u64,
     pub sentences: u64,
@@ -57,7 +57,7 @@ impl Counts {
 
 /// Why there is no output.
 #[derive(Debug)]
-pub(super) enum Failure {
+pub(crate) enum Failure {
     /// The article goes to the dead letters.
     Refused(Refusal),
     /// No article can be tagged any more.
@@ -71,7 +71,7 @@ impl From<Refusal> for Failure {
 }
 
 /// Decodes, parses, tags and encodes one record.
-pub(super) async fn process(message: &OwnedMessage, tagger: &dyn Tag, limits: &Limits) -> Result<Output, Failure> {
+pub(crate) async fn process(message: &OwnedMessage, tagger: &dyn Tag, limits: &Limits) -> Result<Output, Failure> {
     let key = std::str::from_utf8(message.key().unwrap_or_default())
         .map_err(|e| Refusal::new(Stage::Decode, "key_mismatch", format!("the key is not UTF-8: {e}")))?;
     let Some(event) = decode(key, message, limits)? else { return Ok(tombstone(key)) };
