@@ -5,7 +5,7 @@
 #
 # CRAFT is the folder of its release (articles/, concept-annotation/), OUT a new folder for the models; seeds are 1 2 3
 # unless others are given. RARE_ARTICLES=30 trains on the first so many of CRAFT's other articles instead of all 67.
-# Prints a line a model; the scores are beside it, in OUT/WEIGHTING-SEED.json.
+# Prints a line a model; the scores are beside it, in OUT/WEIGHTING-STRENGTH-SEED.json.
 set -eu
 if [ $# -lt 3 ]; then
     sed -n '2,8s/^# \{0,1\}//p' "$0" >&2
@@ -25,9 +25,11 @@ cat "$ids/craft-ids-train.txt" "$ids/craft-ids-dev.txt" | tail -n "+$((${RARE_AR
     cat "$out/test.txt" - >"$out/unseen.txt"
 
 for seed; do
-    for weighting in off inverse-frequency; do
-        model="$out/$weighting-$seed"
-        sed "1i class_weighting = \"$weighting\"" "$root/training/recipes/craft-rare.toml" >"$model.toml"
+    # Class weighting and its strength.
+    for variant in ${RARE_VARIANTS:-off:1.0 inverse-frequency:1.0 inverse-frequency:0.25}; do
+        weighting=${variant%:*} strength=${variant#*:}
+        model="$out/$weighting-$strength-$seed"
+        sed "1i class_weighting = \"$weighting\"\nclass_weighting_strength = $strength" "$root/training/recipes/craft-rare.toml" >"$model.toml"
         # 3: done, but what CRAFT annotates in overlaps was left out.
         "$train" fit --data "$craft/concept-annotation" --hold-out "$out/unseen.txt" --recipe "$model.toml" \
             --encoder "$encoder" --out "$model" --seed "$seed" >"$model.log" 2>&1 || [ $? -eq 3 ]

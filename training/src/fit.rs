@@ -326,7 +326,8 @@ fn prepare(request: &Request) -> Result<(Prepared, Network), Error> {
     let windows = Encoder { tokenizer: &sentence_tokenizer, labels: &labels };
     let dev_examples = windows.encode(&dev)?;
     let examples = thin_out(windows.encode(&train)?, &train, &labels, recipe.keep_empty_partial);
-    let adjustments = recipe.class_weighting.adjustments(&train.mentions_by_type());
+    let mut adjustments = recipe.class_weighting.adjustments(&train.mentions_by_type());
+    adjustments.iter_mut().for_each(|adjustment| *adjustment *= recipe.class_weighting_strength);
     let adjustments = label_adjustments(&labels, &adjustments, request.device);
     let stages = plan(recipe, &train, &examples)?;
     prepare_out(&request.out, request.resume)?;

@@ -16,6 +16,8 @@ use tch::{Device, Kind, Tensor};
 ///
 /// While training, and only then, the emission of each `B-X` is lowered by `ln(w_X / w_min)` with the weights
 /// below, so that the network must raise it by as much: it learns to score as if the types were equally frequent.
+/// With the recipe's `class_weighting_strength` τ below 1 it is lowered by τ times as much (their eq. 9), so that rare
+/// types stay rarer than others, but less so.
 /// It is lowered at the `B` alone, once a mention however long, and not for the most frequent type, whose balance
 /// against `O` stays as it is. It is a property of the label and not of the sentence, so it fits a CRF and partial
 /// annotation alike, where weights on the loss would have to know which path is the right one.

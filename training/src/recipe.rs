@@ -26,6 +26,9 @@ pub struct Recipe {
     pub optimizer: OptimizerOptions,
     /// How the types are weighed in the loss.
     pub class_weighting: ClassWeighting,
+    /// By how much, 0 to 1: the exponent of the weights. 1 is as if all types were equally frequent, which finds more
+    /// of the rare ones at the cost of precision.
+    pub class_weighting_strength: f64,
     /// Most word pieces, padding included, in one optimiser step.
     pub batch_tokens: usize,
     /// Seed of the head's initial weights, of the order of the sentences and of dropout.
@@ -110,6 +113,7 @@ impl Default for Recipe {
             model: ModelOptions::default(),
             optimizer: OptimizerOptions::default(),
             class_weighting: ClassWeighting::Off,
+            class_weighting_strength: 1.0,
             batch_tokens: 4096,
             seed: 1,
             precision: Precision::Auto,
@@ -173,6 +177,7 @@ impl Recipe {
         };
         require(share(self.dev_share), "`dev_share` must be 0 to 1");
         require(share(self.keep_empty_partial), "`keep_empty_partial` must be 0 to 1");
+        require(share(self.class_weighting_strength), "`class_weighting_strength` must be 0 to 1");
         require((0.0..1.0).contains(&self.model.dropout), "`model.dropout` must be at least 0 and less than 1");
         require(!self.model.name.is_empty(), "`model.name` must not be empty");
         require(optimizer.head_factor > 0.0, "`optimizer.head_factor` must be positive");
