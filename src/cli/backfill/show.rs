@@ -27,7 +27,8 @@ pub struct Display {
     /// How much of the files is read, where there are any.
     read: Option<article::Progress>,
     has_total: bool,
-    tagging_since: Option<Instant>,
+    /// Since when it tags without a pause, and how many articles were done then.
+    pace: Option<(Instant, u64)>,
     next_line: Instant,
     last: Progress,
 }
@@ -36,7 +37,7 @@ impl Display {
     pub fn new(group: String, read: Option<article::Progress>) -> Self {
         let next_line = Instant::now() + LINE_INTERVAL;
         let bar = progress::spinner("starting");
-        Self { bar, group, read, has_total: false, tagging_since: None, next_line, last: Progress::default() }
+        Self { bar, group, read, has_total: false, pace: None, next_line, last: Progress::default() }
     }
 
     pub fn tell(&mut self, event: Event<'_>) {
@@ -44,12 +45,15 @@ impl Display {
             Event::LeftOut(told) => return input::tell_left_out(&sanitized(told)),
             Event::Progress(progress) => progress,
         };
-        self.last = progress.clone();
-        if progress.phase == Phase::Tagging {
-            self.tagging_since.get_or_insert_with(Instant::now);
+        let waits = |progress: &Progress| matches!(progress.phase, Phase::Yielding(_));
+        let turns = waits(&self.last) != waits(progress);
+        if progress.phase == Phase::Tagging && (turns || self.pace.is_none()) {
+            self.pace = Some((Instant::now(), progress.done));
+            self.bar.reset_eta();
         }
+        self.last = progress.clone();
         let total = self.read.as_ref().map_or(progress.due, |read| read.total);
-        if let Some(total) = total.filter(|_| !self.has_total && self.tagging_since.is_some()) {
+        if let Some(total) = total.filter(|_| !self.has_total && self.pace.is_some()) {
             self.has_total = true;
             progress::set_total(&self.bar, total);
         }
@@ -58,7 +62,7 @@ impl Display {
         }
         if !self.bar.is_hidden() {
             self.bar.set_message(self.line(progress));
-        } else if Instant::now() >= self.next_line {
+        } else if turns || Instant::now() >= self.next_line {
             self.next_line = Instant::now() + LINE_INTERVAL;
             anstream::eprintln!("{}{}", self.line(progress), self.time_left(progress));
         }
@@ -74,19 +78,23 @@ impl Display {
             Phase::Yielding(lag) => {
                 format!("{line}, waiting: the group {} is {} articles behind", self.group, HumanCount(lag))
             }
-            Phase::Tagging | Phase::Committing => format!("{line}, {:.0}/s", self.rate(progress)),
+            Phase::Tagging | Phase::Committing => {
+                let rate = self.rate(progress);
+                format!("{line}, {rate:.decimals$}/s", decimals = usize::from(rate < 10.0))
+            }
         }
     }
 
-    /// Articles a second since the first was tagged.
+    /// Articles a second since the last pause.
     fn rate(&self, progress: &Progress) -> f64 {
-        let seconds = self.tagging_since.map_or(0.0, |since| since.elapsed().as_secs_f64());
-        if seconds > 0.0 { progress.done as f64 / seconds } else { 0.0 }
+        let Some((since, done)) = self.pace else { return 0.0 };
+        let seconds = since.elapsed().as_secs_f64();
+        if seconds > 0.0 { (progress.done - done) as f64 / seconds } else { 0.0 }
     }
 
     fn time_left(&self, progress: &Progress) -> String {
         let (Some(due), rate) = (progress.due, self.rate(progress)) else { return String::new() };
-        if rate == 0.0 {
+        if rate == 0.0 || matches!(progress.phase, Phase::Yielding(_)) {
             return String::new();
         }
         let left = Duration::try_from_secs_f64((due.saturating_sub(progress.done)) as f64 / rate);
@@ -274,11 +282,16 @@ mod tests {
             (display.line(&progress), display.has_total)
         };
         assert_eq!(tell(Phase::Surveying(12_001), 0), ("12,001 records surveyed".to_owned(), false));
+        tell(Phase::Tagging, 0);
         let (line, has_total) = tell(Phase::Tagging, 1_000);
         assert!(has_total && line.starts_with("1,000 of 2,000 articles, 3,000 mentions, "), "{line}");
         let (line, _) = tell(Phase::Yielding(7_000), 1_000);
         assert!(line.ends_with("3,000 mentions, waiting: the group workers is 7,000 articles behind"), "{line}");
-        assert!(!display.time_left(&display.last).is_empty());
+        // The pace counts from the end of the wait, not from the beginning.
+        let (line, _) = tell(Phase::Tagging, 1_000);
+        assert!(line.ends_with(", 0.0/s"), "{line}");
+        tell(Phase::Tagging, 1_001);
+        assert!(display.time_left(&display.last).ends_with(" left"));
     }
 
     #[test]
