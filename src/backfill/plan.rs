@@ -290,7 +290,14 @@ mod tests {
             score: 0.5,
         };
         let model = ModelRef { name: "m".into(), version: version.into(), digest: format!("sha256:{version}") };
-        let tagged = TaggedDocument { document, sentences: vec![vec![]], mentions: vec![mention], model, tokens: 1 };
+        let tagged = TaggedDocument {
+            document,
+            sentences: vec![vec![]],
+            mentions: vec![mention],
+            model,
+            tokens: 1,
+            compute_seconds: 0.0,
+        };
         let source = SourceRecord { topic: topics::ARTICLES.into(), partition: 0, offset };
         Annotations::new(&tagged, &source).encode().unwrap()
     }

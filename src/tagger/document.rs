@@ -4,6 +4,7 @@
 //! of them puts the document together and answers the caller. What remains of a document that was given
 //! up (its future dropped) or that failed is skipped as soon as somebody meets it.
 
+use super::clock::Clock;
 use super::encode::{EncodedSentence, Window, segments};
 use super::engine::LoadedModel;
 use super::{Error, Mention, TaggedDocument, lock};
@@ -37,6 +38,7 @@ struct Found {
     split: Option<Split>,
     spans: Vec<FoundSpan>,
     tokens: u64,
+    compute_seconds: f64,
 }
 
 struct Split {
@@ -93,6 +95,7 @@ impl Work {
         document: Document,
         mut queue: impl FnMut(Vec<QueuedWindow>) -> bool,
     ) -> Result<(), Error> {
+        let clock = Clock::of_thread();
         let mut bounds = Vec::with_capacity(document.passages.len());
         for (passage, text) in document.passages.iter().map(|passage| passage.text.as_str()).enumerate() {
             let code_points = CodePoints::new(text);
@@ -116,7 +119,10 @@ impl Work {
                 }
             }
         }
-        lock(&self.found).split = Some(Split { document, sentences: bounds });
+        let mut found = lock(&self.found);
+        found.split = Some(Split { document, sentences: bounds });
+        found.compute_seconds += clock.seconds();
+        drop(found);
         self.close_one();
         Ok(())
     }
@@ -173,9 +179,10 @@ impl Work {
         }
     }
 
-    fn add(&self, tokens: usize, spans: impl Iterator<Item = FoundSpan>) {
+    fn add(&self, tokens: usize, compute_seconds: f64, spans: impl Iterator<Item = FoundSpan>) {
         let mut found = lock(&self.found);
         found.tokens += tokens as u64;
+        found.compute_seconds += compute_seconds;
         found.spans.extend(spans);
         let count = found.spans.len();
         drop(found);
@@ -212,14 +219,14 @@ impl QueuedWindow {
         self.pieces() + self.segment.work.model.tokenizer.special_len()
     }
 
-    /// Takes the window's emissions, `[rows, K]`. The last window of a segment decodes it.
-    pub fn deliver(self, emissions: &[f32]) {
+    /// Takes the window's emissions, `[rows, K]`, and what they cost. The last window of a segment decodes it.
+    pub fn deliver(self, emissions: &[f32], compute_seconds: f64) {
         let Self { segment, window } = self;
         if segment.work.is_over() {
             return;
         }
         segment.read(&window, emissions);
-        segment.work.add(window.pieces.len(), std::iter::empty());
+        segment.work.add(window.pieces.len(), compute_seconds, std::iter::empty());
         if segment.windows_left.fetch_sub(1, Ordering::AcqRel) == 1 {
             segment.decode();
             segment.work.close_one();
@@ -240,6 +247,7 @@ impl Segment {
     }
 
     fn decode(&self) {
+        let clock = Clock::of_thread();
         let emissions = std::mem::take(&mut *lock(&self.emissions));
         let spans = self.work.model.decoder.decode(&emissions);
         let words = &self.encoded.words;
@@ -251,7 +259,7 @@ impl Segment {
             entity_type: span.entity_type as u32,
             score: span.score,
         });
-        self.work.add(0, found.filter(|span| self.core.contains(&span.begin)));
+        self.work.add(0, clock.seconds(), found.filter(|span| self.core.contains(&span.begin)));
     }
 }
 
@@ -276,7 +284,8 @@ impl Found {
         }
         verify(&document, &sentences, &mentions)?;
         let model = (*model.reference).clone();
-        Ok(TaggedDocument { document, sentences, mentions, model, tokens: self.tokens })
+        let Self { tokens, compute_seconds, .. } = self;
+        Ok(TaggedDocument { document, sentences, mentions, model, tokens, compute_seconds })
     }
 }
 

@@ -14,6 +14,7 @@
 //! it. When the model fails even at an empty sentence, the engine stops: then it is the device or the model,
 //! not the documents, and none of them is to blame.
 
+use super::clock::Clock;
 use super::decode::Decoder;
 use super::document::Work;
 use super::encode::{self, SentenceTokenizer};
@@ -149,6 +150,7 @@ struct Shared {
     budget: Arc<Semaphore>,
     stopped: OnceLock<String>,
     max_mentions: usize,
+    on_gpu: bool,
 }
 
 /// A document that waits to be split.
@@ -191,6 +193,7 @@ impl Engine {
             budget: Arc::new(Semaphore::new(queue_bytes as usize)),
             stopped: OnceLock::new(),
             max_mentions: options.max_mentions,
+            on_gpu,
         });
         let (jobs, waiting) = crossbeam_channel::unbounded(); // bounded by the byte budget
         let mut engine = Self { model: Arc::new(model), shared, jobs: Some(jobs), threads: Vec::new(), queue_bytes };
@@ -334,8 +337,8 @@ impl Shared {
         while let Some(batch) = self.queue.next_batch() {
             metrics::counter!("litflow_tagger_batches_total").increment(1);
             metrics::histogram!("litflow_tagger_batch_tokens").record(batch.rows() as f64);
-            match run_batch(model, &batch) {
-                Ok(emissions) => deliver(batch, &emissions),
+            match self.run_batch(model, &batch) {
+                Ok(computed) => deliver(batch, &computed),
                 Err(reason) => {
                     tracing::error!(reason, "a batch failed; its documents are tried one by one");
                     // A model that cannot even do this is broken: no document is to blame.
@@ -343,38 +346,45 @@ impl Shared {
                         tracing::error!(reason, "the model fails at an empty sentence: the engine stops");
                         return self.stop(reason);
                     }
-                    batch.into_documents().into_iter().for_each(|batch| run_alone(model, batch));
+                    batch.into_documents().into_iter().for_each(|batch| self.run_alone(model, batch));
                 }
             }
         }
     }
+
+    /// Runs the windows of one document; where they fail, the document fails.
+    fn run_alone(&self, model: &LoadedModel, batch: Batch) {
+        match self.run_batch(model, &batch) {
+            Ok(computed) => deliver(batch, &computed),
+            Err(reason) => batch.0.iter().for_each(|window| window.segment.work.fail(Error::Document(reason.clone()))),
+        }
+    }
+
+    fn run_batch(&self, model: &LoadedModel, batch: &Batch) -> Result<Computed, String> {
+        let (started, clock) = (Instant::now(), Clock::of_device(self.on_gpu));
+        let mut packed =
+            PackedBatch { ids: Vec::with_capacity(batch.rows()), lengths: Vec::with_capacity(batch.0.len()) };
+        for window in &batch.0 {
+            packed.ids.extend(window.input());
+            packed.lengths.push(window.rows() as u32);
+        }
+        let emissions = forward(model, &packed)?;
+        let tokens: usize = batch.0.iter().map(|window| window.pieces()).sum();
+        metrics::counter!("litflow_tagger_tokens_total").increment(tokens as u64);
+        record_stage("encode", started);
+        Ok(Computed { emissions, seconds_a_row: clock.seconds() / batch.rows() as f64 })
+    }
 }
 
-/// Runs the windows of one document; where they fail, the document fails.
-fn run_alone(model: &LoadedModel, batch: Batch) {
-    match run_batch(model, &batch) {
-        Ok(emissions) => deliver(batch, &emissions),
-        Err(reason) => batch.0.iter().for_each(|window| window.segment.work.fail(Error::Document(reason.clone()))),
-    }
+/// What the model says about a batch, and what that cost.
+struct Computed {
+    emissions: Emissions,
+    seconds_a_row: f64,
 }
 
 fn self_test(model: &LoadedModel) -> Result<(), String> {
     let ids: Vec<u32> = model.tokenizer.input(&[]).collect();
     forward(model, &PackedBatch { lengths: vec![ids.len() as u32], ids }).map(drop)
-}
-
-fn run_batch(model: &LoadedModel, batch: &Batch) -> Result<Emissions, String> {
-    let started = Instant::now();
-    let mut packed = PackedBatch { ids: Vec::with_capacity(batch.rows()), lengths: Vec::with_capacity(batch.0.len()) };
-    for window in &batch.0 {
-        packed.ids.extend(window.input());
-        packed.lengths.push(window.rows() as u32);
-    }
-    let emissions = forward(model, &packed)?;
-    let tokens: usize = batch.0.iter().map(|window| window.pieces()).sum();
-    metrics::counter!("litflow_tagger_tokens_total").increment(tokens as u64);
-    record_stage("encode", started);
-    Ok(emissions)
 }
 
 /// The model's emissions, finite and as many as they should be.
@@ -387,14 +397,15 @@ fn forward(model: &LoadedModel, packed: &PackedBatch) -> Result<Emissions, Strin
     Ok(emissions)
 }
 
-fn deliver(batch: Batch, emissions: &Emissions) {
+fn deliver(batch: Batch, Computed { emissions, seconds_a_row }: &Computed) {
     let started = Instant::now();
     let mut row = 0;
     for window in batch.0 {
         let rows = row * emissions.labels..(row + window.rows()) * emissions.labels;
         row += window.rows();
         let work = window.segment.work.clone();
-        if let Err(panic) = guarded(|| window.deliver(&emissions.values[rows])) {
+        let seconds = seconds_a_row * window.rows() as f64;
+        if let Err(panic) = guarded(|| window.deliver(&emissions.values[rows], seconds)) {
             work.fail(Error::Document(panic));
         }
     }

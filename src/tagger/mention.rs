@@ -54,6 +54,9 @@ pub struct TaggedDocument {
     pub model: ModelRef,
     /// Real word pieces that went through the encoder (windows counted as often as they were computed).
     pub tokens: u64,
+    /// What it cost: seconds of processor time of the threads that worked on it, of batches shared with other
+    /// documents its part by rows. On a GPU the time that the batches took.
+    pub compute_seconds: f64,
 }
 
 impl Mention {

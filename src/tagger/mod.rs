@@ -3,6 +3,7 @@
 //! [`Tag`] is the one interface between the stream and the model: the worker and the command line know
 //! nothing else. A call may wait (that is the back-pressure); dropping the future gives the work up.
 
+mod clock;
 pub mod decode;
 pub mod dictionary;
 mod document;
@@ -19,7 +20,7 @@ mod tests;
 pub use dictionary::Dictionary;
 pub use engine::{Engine, Options, StartError};
 pub use mention::{Mention, ModelRef, TaggedDocument};
-pub use serving::Serving;
+pub use serving::{Observer, Serving};
 
 use crate::article::Document;
 use futures::future::BoxFuture;

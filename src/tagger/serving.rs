@@ -12,10 +12,14 @@ use std::sync::mpsc::{Sender, channel};
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 
+/// Is told what came of each document and which version was at work, on the task that tagged it: it must be quick.
+pub type Observer = Box<dyn Fn(&ModelRef, &Result<TaggedDocument, Error>) + Send + Sync>;
+
 /// Tags by one tagger after the other. Dropping it waits until all of them are dropped.
 pub struct Serving {
     // The order matters: the thread ends when the last tenure is over.
     current: Mutex<Arc<Tenure>>,
+    observers: Vec<Observer>,
     _retirement: Retirement,
 }
 
@@ -43,7 +47,13 @@ impl Serving {
             }
         })?;
         let current = Mutex::new(Arc::new(Tenure { tagger: Some(tagger), retired }));
-        Ok(Self { current, _retirement: Retirement(Some(thread)) })
+        Ok(Self { current, observers: Vec::new(), _retirement: Retirement(Some(thread)) })
+    }
+
+    /// Tells these, too, from now on.
+    pub fn observed_by(mut self, observers: impl IntoIterator<Item = Observer>) -> Self {
+        self.observers.extend(observers);
+        self
     }
 
     /// Puts `next` in force. Returns at once, whatever is under way.
@@ -70,7 +80,13 @@ impl Tag for Serving {
 
     fn tag(&self, document: Document) -> BoxFuture<'_, Result<TaggedDocument, Error>> {
         let tenure = self.current();
-        Box::pin(async move { tenure.tagger().tag(document).await })
+        Box::pin(async move {
+            let result = tenure.tagger().tag(document).await;
+            for observer in &self.observers {
+                observer(&tenure.tagger().model(), &result);
+            }
+            result
+        })
     }
 }
 
@@ -145,7 +161,12 @@ mod tests {
             let inner = Dictionary::new([("BRCA1", "Gene")]).unwrap();
             Box::new(Gated { inner, version, gate: gate.clone(), dropped: dropped.clone() })
         };
-        let serving = Serving::new(gated("1", &gate)).unwrap();
+        let seen = Arc::new(Mutex::new(Vec::new()));
+        let noted = seen.clone();
+        let observer: Observer = Box::new(move |model, result| {
+            lock(&noted).push((model.version.clone(), result.as_ref().unwrap().document.article_id.clone()));
+        });
+        let serving = Serving::new(gated("1", &gate)).unwrap().observed_by([observer]);
         let mut under_way = serving.tag(document("a", ["BRCA1"]));
         assert!(futures::poll!(&mut under_way).is_pending());
 
@@ -159,6 +180,7 @@ mod tests {
         gate.add_permits(1);
         assert_eq!(under_way.await.unwrap().model.version, "1");
         assert_eq!(drops.recv().unwrap(), "1");
+        assert_eq!(*lock(&seen), [("2".into(), "b".into()), ("1".into(), "a".into())]);
         drop(serving);
         assert_eq!(drops.try_recv().unwrap(), "2", "dropped before `drop` returned");
     }

@@ -1,5 +1,6 @@
 //! The engine with made-up models: what it promises about windows, budgets, failures and huge input.
 
+use super::clock::Clock;
 use super::engine::{Engine, Options};
 use super::testing::{Labeller, document, engine, id, spelled_genes, tag};
 use super::{Error, Tag, TaggedDocument};
@@ -103,6 +104,24 @@ fn documents_share_batches_and_keep_apart() {
         assert_eq!(tagged.document.article_id, format!("pmid:{n}"));
         assert_eq!(texts(&tagged), [format!("x{n}"), "y".to_owned()]);
     }
+}
+
+#[test]
+fn a_document_costs_what_its_rows_cost() {
+    // Both share each batch, which takes as long as it takes.
+    let labels = |window: &[u32]| {
+        let clock = Clock::of_thread();
+        while clock.seconds() < 0.002 {
+            std::hint::spin_loop();
+        }
+        Ok(spelled_genes(window))
+    };
+    let engine = engine(Labeller(labels), 64, Options { threads: 1, ..Options::default() });
+    let documents = [("short", 1), ("long", 20)].map(|(id, sentences)| document(id, ["So x was. ".repeat(sentences)]));
+    let [short, long] = documents.map(|document| engine.tag(document));
+    let (short, long) = block_on(async { futures::join!(short, long) });
+    let (short, long) = (short.unwrap().compute_seconds, long.unwrap().compute_seconds);
+    assert!(short >= 0.0015 && long >= 0.035 && long > 5.0 * short, "{short} and {long}");
 }
 
 fn fails_at(letter: &'static str, fail: fn() -> Result<(), String>) -> Engine {

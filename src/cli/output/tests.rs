@@ -37,6 +37,7 @@ fn tagged() -> TaggedDocument {
         document,
         model: ModelRef { name: "biored-minilm".into(), version: "1.0.0".into(), digest: "sha256:00".into() },
         tokens: 30,
+        compute_seconds: 0.0,
     }
 }
 
