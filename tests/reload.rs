@@ -15,12 +15,11 @@ use litflow::worker::reload::{Chooser, End, Loader, Reload, announced, tell_clus
 use litflow::worker::{self, Outputs, Stop, Worker};
 use std::collections::BTreeMap;
 use std::fs;
-use std::io::{Read as _, Write as _};
-use std::net::{TcpListener, TcpStream};
 use std::os::unix::fs::symlink;
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::sync::Arc;
+use support::http::{free_port, request};
 use support::{Cluster, DEADLINE, article, versions, wait_until};
 use tokio::sync::watch;
 
@@ -182,20 +181,6 @@ fn a_version_without_topics_waits_for_them_and_a_broken_one_never_serves() {
     let first = versions.chooser(&outputs).first().unwrap().unwrap();
     assert_eq!(first.model().version, "2.0.0");
     assert_eq!(reload.end(DEADLINE), End::Done);
-}
-
-/// The answer to a request; nothing while nobody listens.
-fn request(port: u16, method: &str, path: &str) -> Option<String> {
-    let mut stream = TcpStream::connect(("127.0.0.1", port)).ok()?;
-    let length = if method == "POST" { "Content-Length: 0\r\n" } else { "" };
-    write!(stream, "{method} {path} HTTP/1.1\r\nHost: localhost\r\n{length}Connection: close\r\n\r\n").ok()?;
-    let mut answer = String::new();
-    stream.read_to_string(&mut answer).ok()?;
-    Some(answer)
-}
-
-fn free_port() -> u16 {
-    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
 }
 
 /// What an operator does to a worker whose model lies in a directory.

@@ -10,7 +10,7 @@
 //!
 //! Decoding never panics, and never allocates more than [`MAX_ALLOCATION`] bytes for one string or array.
 
-use super::records::{Annotations, EntityMention, LabeledDocument, ModelVersion};
+use super::records::{Annotations, EntityMention, LabeledDocument, ModelVersion, ShadowTally};
 use crate::ErrorClass;
 use crate::article::ArticleEvent;
 use apache_avro::rabin::Rabin;
@@ -69,6 +69,7 @@ record!(Annotations, "Annotations");
 record!(EntityMention, "EntityMention");
 record!(LabeledDocument, "LabeledDocument");
 record!(ModelVersion, "ModelVersion");
+record!(ShadowTally, "ShadowTally");
 
 fn parse(text: &str) -> Schema {
     Schema::parse_str(text).expect("the schema files are compiled in, and the tests parse each of them")

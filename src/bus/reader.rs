@@ -2,7 +2,7 @@
 
 use super::codec::{self, Record};
 use super::kafka::{self, Context};
-use super::records::{Annotations, EntityMention, LabeledDocument, ModelVersion};
+use super::records::{Annotations, EntityMention, LabeledDocument, ModelVersion, ShadowTally};
 use super::scan::Scan;
 use super::{Error, Options, topics};
 use crate::article::ArticleEvent;
@@ -61,6 +61,7 @@ pub enum Value {
     Mention(Box<EntityMention>),
     Labels(Box<LabeledDocument>),
     Model(Box<ModelVersion>),
+    Shadow(Box<ShadowTally>),
     /// No value: what the key names is gone.
     Tombstone,
     /// A value that is not litflow's, or that cannot be decoded.
@@ -306,6 +307,7 @@ pub fn decode(topic: &str, payload: Option<&[u8]>) -> Value {
         Some(EntityMention::NAME) => typed(bytes, Value::Mention),
         Some(LabeledDocument::NAME) => typed(bytes, Value::Labels),
         Some(ModelVersion::NAME) => typed(bytes, Value::Model),
+        Some(ShadowTally::NAME) => typed(bytes, Value::Shadow),
         _ => return Value::Bytes { bytes: bytes.len(), error: None },
     };
     decoded.unwrap_or_else(|error| Value::Bytes { bytes: bytes.len(), error: Some(error.to_string()) })

@@ -267,6 +267,57 @@ pub struct ModelFile {
     pub bytes: i64,
 }
 
+/// `schemas/ShadowTally.avsc`: how far a candidate agrees with the champion, as one worker has counted it.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct ShadowTally {
+    /// The version that published nothing.
+    pub candidate: ModelRef,
+    /// The version whose mentions were published.
+    pub champion: ModelRef,
+    /// The worker's transactional id.
+    pub worker: String,
+    /// When the tally began, milliseconds since the epoch, UTC.
+    pub since: i64,
+    /// When it was published.
+    pub updated_at: i64,
+    /// Why the worker refuses to load the candidate; none where it has loaded it or tries again.
+    pub refused: Option<String>,
+    /// What it has counted.
+    pub agreement: Agreement,
+}
+
+/// What two versions were compared on, and how far they agree; see [`crate::worker::shadow`].
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct Agreement {
+    /// Articles that both tagged.
+    pub articles: i64,
+    /// Their sentences.
+    pub sentences: i64,
+    /// Articles that the candidate could not tag though the champion could.
+    pub failed: i64,
+    /// Sampled articles that were not compared, because too many were waiting.
+    pub dropped: i64,
+    /// What the articles cost the champion ([`TaggedDocument::compute_seconds`]).
+    pub champion_seconds: f64,
+    /// What they cost the candidate.
+    pub candidate_seconds: f64,
+    /// By entity type.
+    pub types: BTreeMap<String, TypeAgreement>,
+}
+
+/// Mentions of one entity type, compared strictly.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
+pub struct TypeAgreement {
+    /// Found by both.
+    pub agreed: i64,
+    /// Found by the candidate only.
+    pub added: i64,
+    /// Found by the champion only.
+    pub missing: i64,
+    /// Sum over the agreed mentions of the candidate's score less the champion's.
+    pub score_shift: f64,
+}
+
 impl Annotations {
     /// The state that `tagged` gives its article.
     pub fn new(tagged: &TaggedDocument, source: &SourceRecord) -> Self {

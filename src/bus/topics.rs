@@ -4,7 +4,7 @@
 
 use super::Error;
 use super::codec::Record;
-use super::records::{Annotations, EntityMention, LabeledDocument, ModelVersion};
+use super::records::{Annotations, EntityMention, LabeledDocument, ModelVersion, ShadowTally};
 use crate::article::ArticleEvent;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -21,10 +21,12 @@ pub const LABELS: &str = "labels";
 pub const MODELS: &str = "models";
 /// Announcements of versions that a worker could not serve.
 pub const REFUSED_MODELS: &str = "models.dlq";
+/// How far candidates agree with champions, as workers count it.
+pub const SHADOW: &str = "models.shadow";
 const ENTITIES: &str = "entities.";
 const TYPE: &str = "{type}";
 
-const FILES: [&str; 7] = [
+const FILES: [&str; 8] = [
     include_str!("../../topics/articles.toml"),
     include_str!("../../topics/annotations.toml"),
     include_str!("../../topics/entities.toml"),
@@ -32,6 +34,7 @@ const FILES: [&str; 7] = [
     include_str!("../../topics/labels.toml"),
     include_str!("../../topics/models.toml"),
     include_str!("../../topics/models.dlq.toml"),
+    include_str!("../../topics/models.shadow.toml"),
 ];
 
 /// A topic as it should be on a cluster.
@@ -100,6 +103,7 @@ pub fn value_schema(topic: &str) -> Option<&'static str> {
         ANNOTATIONS => Some(Annotations::NAME),
         LABELS => Some(LabeledDocument::NAME),
         MODELS | REFUSED_MODELS => Some(ModelVersion::NAME),
+        SHADOW => Some(ShadowTally::NAME),
         _ if topic.starts_with(ENTITIES) => Some(EntityMention::NAME),
         _ => None,
     }
@@ -115,7 +119,17 @@ mod tests {
         let names: Vec<_> = topics.iter().map(|topic| topic.name.as_str()).collect();
         assert_eq!(
             names,
-            [ARTICLES, ANNOTATIONS, "entities.Gene", "entities.CellLine", DEAD_LETTERS, LABELS, MODELS, REFUSED_MODELS]
+            [
+                ARTICLES,
+                ANNOTATIONS,
+                "entities.Gene",
+                "entities.CellLine",
+                DEAD_LETTERS,
+                LABELS,
+                MODELS,
+                REFUSED_MODELS,
+                SHADOW
+            ]
         );
         for topic in &topics {
             assert_eq!(topic.value, value_schema(&topic.name).unwrap_or("as consumed"), "{}", topic.name);

@@ -1,5 +1,6 @@
 //! Exit codes, and how an error is told.
 
+use super::models;
 use super::{demo, input, model};
 use litflow::bus::publisher::PublishError;
 use litflow::tagger::StartError;
@@ -60,7 +61,7 @@ fn code(error: &anyhow::Error) -> u8 {
         if cause.is::<config::Error>() || cause.is::<input::NoInput>() || cause.is::<demo::InUse>() {
             return CONFIGURATION;
         }
-        if cause.is::<model::NoModel>() || cause.is::<model::NoChampion>() {
+        if cause.is::<model::NoModel>() || cause.is::<model::NoChampion>() || cause.is::<models::Refused>() {
             return MODEL_REFUSED;
         }
         if let Some(reload::Error::SelfTest(_) | reload::Error::Changed { .. }) = cause.downcast_ref() {

@@ -1,6 +1,7 @@
 //! The command line: one file a command, results on stdout, everything else on stderr.
 
 mod backfill;
+mod beside;
 mod config;
 mod demo;
 mod exit;

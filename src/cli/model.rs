@@ -3,8 +3,8 @@
 use litflow::ErrorClass;
 use litflow::config::Config;
 use litflow::model::{Model, directory};
-use litflow::tagger::{Engine, Serving, Tag as _};
-use litflow::worker::reload::{Chooser, Loader, announced, directory as watched, tell_cluster};
+use litflow::tagger::{self, Engine, Serving, Tag as _};
+use litflow::worker::reload::{Chooser, Loader, announced, candidate, directory as watched, tell_cluster};
 use litflow::worker::{Outputs, Stop};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -87,6 +87,20 @@ pub fn serve(
             None => return Err(NoChampion(name.clone()).into()),
         }
     }
+}
+
+/// What loads the candidate of the model `name`, for a worker that compares it with the model in force.
+pub fn candidates(config: &Config, name: &str, outputs: Arc<Outputs>, runtime: Handle) -> Chooser {
+    let loader = Loader {
+        model: config.model.options(),
+        tagger: tagger::Options { threads: config.shadow.threads, tokenizer_threads: 1, ..config.tagger.clone() },
+        registry: config.registry.clone(),
+        outputs,
+        runtime,
+    };
+    let load = Box::new(move |wanted: &_| loader.load(wanted));
+    let look = candidate(config.kafka.clone(), name.to_owned());
+    Chooser::new(look, load).telling(tell_cluster(config.kafka.clone()))
 }
 
 /// Loads the configured model and starts the engine around it.

@@ -6,7 +6,7 @@ use super::paint::{Marked, Painter, sanitized};
 use anstyle::{AnsiColor, Style};
 use litflow::article::{ArticleEvent, Op};
 use litflow::bus::reader::{Entry, From, Reader, Value};
-use litflow::bus::records::{Annotations, EntityMention, LabeledDocument, ModelVersion};
+use litflow::bus::records::{Annotations, EntityMention, LabeledDocument, ModelVersion, ShadowTally};
 use litflow::config::{Config, Flag};
 use std::collections::BTreeMap;
 use std::io::Write;
@@ -119,6 +119,7 @@ pub fn line(painter: &Painter, entry: &Entry) -> String {
         Value::Article(article) => format!("{id}  {}", article_line(painter, article)),
         Value::Labels(labels) => format!("{id}  {}", labels_line(painter, labels)),
         Value::Model(model) => format!("{id}  {}", model_line(model)),
+        Value::Shadow(tally) => format!("{id}  {}", shadow_line(tally)),
         Value::Tombstone => format!("{id}  {}", painter.styled(BAD, "deleted")),
         Value::Bytes { bytes, error } => {
             let headers: Vec<String> = entry.headers.iter().map(|(name, value)| format!("{name}={value}")).collect();
@@ -192,6 +193,14 @@ fn model_line(model: &ModelVersion) -> String {
     let aliases: Vec<String> = model.aliases.iter().map(|(name, of)| format!("{name}={}", of.version)).collect();
     let fields = [&model.version, &aliases.join(" "), &metrics.join(" · "), &model.location];
     fields.map(|field| sanitized(field)).join("  ")
+}
+
+fn shadow_line(tally: &ShadowTally) -> String {
+    let ShadowTally { candidate, champion, worker, agreement, refused, .. } = tally;
+    let f1 = agreement.micro().f1().map_or_else(|| "unknown".to_owned(), |f1| format!("{f1:.4}"));
+    let compared =
+        format!("{} against {}  {} articles  F1 {f1}", candidate.version, champion.version, agreement.articles);
+    [&compared, worker, refused.as_deref().unwrap_or_default()].map(sanitized).join("  ")
 }
 
 /// `Gene 12 · Disease 3`, the most frequent first.

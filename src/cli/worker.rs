@@ -1,5 +1,6 @@
 //! `litflow worker`: the stream, until a signal or a fatal error ends it.
 
+use super::beside::Observers;
 use super::exit::Exit;
 use super::{flags, input, model, signals};
 use indicatif::HumanCount;
@@ -79,22 +80,26 @@ impl Args {
             (config.clone(), outputs.clone(), runtime.clone(), stopped.clone());
         let first = spawn_blocking(move || model::serve(&configuration, of_model, handle, &stop));
         let (serving, chooser) = first.await??;
-        let serving = Arc::new(serving);
-        let worker = Worker::build(&config.worker, &config.kafka, &config.articles, serving.clone(), runtime)?;
-        let worker = worker.with_outputs(outputs);
-        let reload = Reload::start(serving, chooser, config.model.follow)?;
-        started.get_or_init(|| (worker.status(), reload.handle()));
-        signals::look_on_hangups(hangups, reload.handle());
-        let admin = admin.map(|listener| tokio::spawn(serve::admin::run(listener, reload.handle(), over(ended))));
+        let observers = Observers::new(config, &serving);
+        let serving = Arc::new(serving.observed_by(observers.all()));
+        let worker = Worker::build(&config.worker, &config.kafka, &config.articles, serving.clone(), runtime.clone())?;
+        let worker = worker.with_outputs(outputs.clone());
+        let reload = Reload::start(serving.clone(), chooser, config.model.follow)?;
+        let beside = observers.start(config, &serving, &reload, outputs, runtime)?;
+        drop(serving); // the worker and those beside it have theirs, and the last to end unloads the model
+        let handle = beside.told_by(reload.handle());
+        started.get_or_init(|| (worker.status(), handle.clone()));
+        signals::look_on_hangups(hangups, handle.clone());
+        let admin = admin.map(|listener| tokio::spawn(serve::admin::run(listener, handle, over(ended))));
         let result = spawn_blocking(move || worker.run(stopped)).await?;
 
-        let loading = spawn_blocking(move || reload.end(LOAD_GRACE)).await?;
+        let ends = spawn_blocking(move || [beside.end(LOAD_GRACE), reload.end(LOAD_GRACE)]).await?;
         drop(end_serving);
         for served in [metrics, admin].into_iter().flatten() {
             served.await??;
         }
         self.tell(&result?)?;
-        if loading == reload::End::Loading {
+        if ends.contains(&reload::End::Loading) {
             signals::end(0);
         }
         Ok(Exit::Done)

@@ -29,12 +29,18 @@ pub(super) fn conflicts(config: &Config) -> Vec<Conflict> {
         config.registry.check(),
         config.tagger.check(),
         config.worker.check(),
+        config.shadow.check(),
+        config.rollback.check(),
     ];
     for checked in components {
         if let Err(reason) = checked {
             let key = reason.split(' ').next().unwrap_or_default().to_owned();
             conflicts.push(Conflict::new(key, reason, ""));
         }
+    }
+    if config.shadow.sample > 0.0 && config.model.name.is_none() {
+        let message = "has no effect without model.name: candidates are versions that the registry announces";
+        conflicts.push(Conflict::new("shadow.sample", message, "set model.name, or leave it at 0"));
     }
     kafka(config, &mut conflicts);
     conflicts

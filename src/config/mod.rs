@@ -44,6 +44,10 @@ pub struct Config {
     pub tagger: tagger::Options,
     /// Transactions and what is worked on at a time.
     pub worker: worker::Options,
+    /// Whether a candidate is compared with the model in force.
+    pub shadow: worker::shadow::Options,
+    /// When a champion gives way to the one before it.
+    pub rollback: worker::rollback::Options,
     /// The HTTP listener for metrics and health.
     pub http: serve::Options,
     /// Logs.

@@ -5,7 +5,7 @@ use super::aliases::{CHAMPION, Occasion};
 use super::announcements::{Announcements, change};
 use super::{Error, Options, Published, Store};
 use crate::bus;
-use crate::bus::records::ModelVersion;
+use crate::bus::records::{AliasAction, AliasChange, ModelVersion};
 use std::path::Path;
 
 /// A store and the topic `models` that announces what is in it.
@@ -63,8 +63,27 @@ impl Registry {
 
     /// Makes the version before the champion the champion again. It must still be in the store as it was announced.
     pub fn rollback(&self, name: &str, occasion: &Occasion) -> Result<Moved, Error> {
+        self.roll_back(name, occasion, |_| true)
+    }
+
+    /// The same where the champion is the version with this digest and was made so by a promotion. Else nothing is
+    /// changed: of many who find that version failing one rolls it back, and nobody undoes what was gone back to.
+    pub fn rollback_from(&self, name: &str, digest: &str, occasion: &Occasion) -> Result<Moved, Error> {
+        let is_it = |champion: &AliasChange| champion.digest == digest && champion.action == AliasAction::Assigned;
+        self.roll_back(name, occasion, is_it)
+    }
+
+    fn roll_back(
+        &self,
+        name: &str,
+        occasion: &Occasion,
+        is_wanted: impl Fn(&AliasChange) -> bool,
+    ) -> Result<Moved, Error> {
         self.change(name, occasion, |before| {
             let state = before.ok_or_else(|| Error::NotAnnounced { name: name.to_owned() })?;
+            if state.champions().first().is_some_and(|champion| !is_wanted(champion)) {
+                return Ok(None);
+            }
             let (version, _) = state.rollback_target().ok_or_else(|| Error::NoEarlier {
                 name: name.to_owned(),
                 champion: state.alias(CHAMPION).map_or_else(|| "none".to_owned(), |target| target.version.clone()),
@@ -72,6 +91,19 @@ impl Registry {
             let mut next = self.store.describe(name, version)?.following(Some(state))?;
             next.roll_back(occasion);
             Ok(Some(next))
+        })
+    }
+
+    /// Makes a version that is in the store the champion, as long as the champion is the one with the digest `over`:
+    /// what was found by comparing the two says nothing about another. Else nothing is changed.
+    pub fn promote_over(&self, name: &str, version: &str, over: &str, occasion: &Occasion) -> Result<Moved, Error> {
+        let version = self.store.describe(name, version)?;
+        self.change(name, occasion, |before| {
+            if before.and_then(|state| state.alias(CHAMPION)).is_none_or(|champion| champion.digest != over) {
+                return Ok(None);
+            }
+            let mut next = version.clone().following(before)?;
+            Ok(next.assign(CHAMPION, occasion)?.then_some(next))
         })
     }
 

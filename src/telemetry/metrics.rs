@@ -111,6 +111,29 @@ pub const METRICS: &[Metric] = &[
     ),
     gauge("litflow_model_refused", Unit::Count, "1 while the version that is to be served is not."),
     histogram("litflow_model_load_seconds", Unit::Seconds, &[], "From fetching a version to its being warm."),
+    counter(
+        "litflow_shadow_articles_total",
+        &["outcome"],
+        "Sampled articles: compared, failed (at the candidate only) or dropped (too many were waiting).",
+    ),
+    counter(
+        "litflow_shadow_mentions_total",
+        &["outcome"],
+        "Mentions in the articles compared: agreed, added (the candidate's only) or missing (the champion's only).",
+    ),
+    gauge(
+        "litflow_shadow_f1",
+        Unit::Count,
+        "Strict F1 of the candidate against the champion; NaN while nothing is known.",
+    ),
+    gauge(
+        "litflow_shadow_latency_ratio",
+        Unit::Count,
+        "What an article costs the candidate, in times of what it costs the champion; NaN while nothing is known.",
+    ),
+    gauge("litflow_shadow_waiting_bytes", Unit::Bytes, "Bytes of sampled articles that wait for the candidate."),
+    counter("litflow_rollback_verdicts_total", &["outcome"], "New versions after their trial: passed or failed."),
+    counter("litflow_rollback_done_total", &[], "Champions that this worker has rolled back by itself."),
 ];
 
 #[cfg(test)]

@@ -9,6 +9,8 @@ pub mod dead_letter;
 mod outputs;
 pub(crate) mod process;
 pub mod reload;
+pub mod rollback;
+pub mod shadow;
 mod shutdown;
 mod status;
 mod stream;

@@ -24,7 +24,7 @@ impl Outputs {
     /// # Errors
     /// [`bus::Error::NoTopic`] where one is missing; [`bus::Error::Options`] where a type cannot name one.
     pub async fn admit(&self, entity_types: &[String]) -> Result<(), bus::Error> {
-        let unused = [topics::LABELS, topics::MODELS, topics::REFUSED_MODELS];
+        let unused = [topics::LABELS, topics::MODELS, topics::REFUSED_MODELS, topics::SHADOW];
         let mut needed = topics::all(entity_types)?;
         needed.retain(|topic| !unused.contains(&topic.name.as_str()));
         let admin = Admin::new(&self.kafka)?;

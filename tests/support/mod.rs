@@ -2,6 +2,7 @@
 
 #![allow(dead_code)] // each test binary uses its part
 
+pub mod http;
 pub mod versions;
 
 use litflow::article::{ArticleEvent, ArticleIds, Op, Passage, Section};

@@ -229,6 +229,27 @@ fn model_version() -> impl Strategy<Value = ModelVersion> {
     )
 }
 
+fn shadow_tally() -> impl Strategy<Value = ShadowTally> {
+    let of_type = (any::<i64>(), any::<i64>(), any::<i64>(), -1e9..1e9)
+        .prop_map(|(agreed, added, missing, score_shift)| TypeAgreement { agreed, added, missing, score_shift });
+    let counts = (any::<[i64; 4]>(), 0.0..1e9, 0.0..1e9, btree_map(text(), of_type, 0..3));
+    let agreement =
+        counts.prop_map(|([articles, sentences, failed, dropped], champion_seconds, candidate_seconds, types)| {
+            Agreement { articles, sentences, failed, dropped, champion_seconds, candidate_seconds, types }
+        });
+    (model_ref(), model_ref(), text(), any::<[i64; 2]>(), maybe(), agreement).prop_map(
+        |(candidate, champion, worker, [since, updated_at], refused, agreement)| ShadowTally {
+            candidate,
+            champion,
+            worker,
+            since,
+            updated_at,
+            refused,
+            agreement,
+        },
+    )
+}
+
 fn alias_change() -> impl Strategy<Value = AliasChange> {
     let action = prop_oneof![Just(AliasAction::Assigned), Just(AliasAction::RolledBack), Just(AliasAction::Removed)];
     (any::<i64>(), text(), action, (text(), text(), maybe()), text(), text()).prop_map(
@@ -360,6 +381,7 @@ agreement! {
     entity_mention_agrees: EntityMention = entity_mention();
     labeled_document_agrees: LabeledDocument = labeled_document();
     model_version_agrees: ModelVersion = model_version();
+    shadow_tally_agrees: ShadowTally = shadow_tally();
 }
 
 fn model() -> ModelVersion {
@@ -438,6 +460,7 @@ fn every_field_that_may_be_missing_has_a_default() {
         EntityMention::codec().schema(),
         LabeledDocument::codec().schema(),
         ModelVersion::codec().schema(),
+        ShadowTally::codec().schema(),
     ] {
         let Schema::Record(record) = schema else { panic!("{schema:?} is no record") };
         assert_eq!(record.name.namespace(), Some("org.litflow"));
@@ -459,6 +482,7 @@ fn types_of_one_name_are_the_same_in_every_file() {
         ("EntityMention", include_str!("../../../schemas/EntityMention.avsc")),
         ("LabeledDocument", include_str!("../../../schemas/LabeledDocument.avsc")),
         ("ModelVersion", include_str!("../../../schemas/ModelVersion.avsc")),
+        ("ShadowTally", include_str!("../../../schemas/ShadowTally.avsc")),
     ] {
         let mut open = vec![serde_json::from_str::<serde_json::Value>(text).unwrap()];
         while let Some(node) = open.pop() {

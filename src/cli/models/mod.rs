@@ -1,8 +1,12 @@
 //! `litflow models`: the versions of the store, what is announced about them, and the moves between them.
 
 mod gc;
+mod promote;
+mod shadow;
 mod show;
 mod verify;
+
+pub use promote::Refused;
 
 use super::exit::Exit;
 use super::flags;
@@ -124,20 +128,20 @@ Examples:
 Examples:
   litflow models promote biored-minilm 1.1.0 --reason 'better on rare types'
   litflow models promote biored-minilm candidate --by monthly-review
-  litflow models promote biored-minilm 1.1.0 --alias trial")]
-    Promote {
-        /// The model
-        name: String,
-        /// A version, or an alias
-        version: String,
-        /// Another alias to give it
-        #[arg(long, value_name = "ALIAS", default_value = CHAMPION)]
-        alias: String,
-        #[command(flatten)]
-        signed: Signed,
-        #[command(flatten)]
-        common: Common,
-    },
+  litflow models promote biored-minilm 1.1.0 --alias trial
+  litflow models promote biored-minilm candidate --after-shadow --shadow-articles 1000 --timeout 86400
+
+With --after-shadow it ends with 5 and every reason where the candidate does not keep to the bounds.")]
+    Promote(promote::Args),
+    /// Show how far a candidate agrees with the champion on the articles that workers see
+    #[command(after_help = "\
+Examples:
+  litflow models shadow biored-minilm
+  litflow models shadow biored-minilm 1.1.0 --json | jq .micro
+
+Workers with model.name and a shadow.sample above 0 compare the two. The champion is the reference: agreement says
+how much would change, not what is better.")]
+    Shadow(shadow::Args),
     /// Make the version before the champion the champion again
     #[command(after_help = "\
 Examples:
@@ -174,9 +178,10 @@ impl Args {
             | What::Show { common, .. }
             | What::History { common, .. }
             | What::Import { common, .. }
-            | What::Promote { common, .. }
             | What::Rollback { common, .. } => common,
             What::Verify(args) => &args.common,
+            What::Promote(args) => &args.common,
+            What::Shadow(args) => &args.common,
             What::Gc(args) => &args.common,
         }
     }
@@ -203,12 +208,8 @@ impl Args {
                 }
                 tell(&moved, &published.version.version, alias.as_deref(), json)
             }
-            What::Promote { name, version, alias, signed, .. } => {
-                let registry = Registry::open(&config.registry, &config.kafka)?;
-                let version = resolve(config, name, version)?;
-                let moved = registry.assign(name, &version, alias, &signed.occasion())?;
-                tell(&moved, &version, Some(alias), json)
-            }
+            What::Promote(args) => args.run(config),
+            What::Shadow(args) => args.run(config),
             What::Rollback { name, signed, .. } => {
                 let registry = Registry::open(&config.registry, &config.kafka)?;
                 let moved = registry.rollback(name, &signed.occasion())?;
@@ -221,6 +222,12 @@ impl Args {
 }
 
 impl Signed {
+    /// The same with what was found added to the reason.
+    fn because(&self, found: &str) -> Self {
+        let reasons = [self.reason.as_str(), found].into_iter().filter(|reason| !reason.is_empty());
+        Self { reason: reasons.collect::<Vec<_>>().join("; "), by: self.by.clone() }
+    }
+
     fn occasion(&self) -> Occasion {
         let user = || std::env::var("USER").or_else(|_| std::env::var("LOGNAME")).unwrap_or_else(|_| "somebody".into());
         let by = self.by.clone().unwrap_or_else(|| format!("{}@{}", user(), host_name()));

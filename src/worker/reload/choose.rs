@@ -31,8 +31,8 @@ pub struct Chooser {
     failures: BTreeMap<String, Failure>,
     /// Looking failed: it is not known what is to be served.
     blind: Option<Failure>,
-    /// The digest of the version that was to be served at the last look.
-    newest: Option<String>,
+    /// The version that was to be served at the last look.
+    newest: Option<Wanted>,
 }
 
 struct Failure {
@@ -44,7 +44,7 @@ struct Failure {
 }
 
 /// What is to be in force.
-pub(super) enum Choice {
+pub(in crate::worker) enum Choice {
     /// What is in force already; or nothing better can be had.
     Stay,
     /// This.
@@ -70,7 +70,7 @@ impl Chooser {
     pub fn first(&mut self) -> Result<Option<Box<dyn Tag>>, Error> {
         let mut error_of_newest = None;
         for wanted in (self.look)(true)? {
-            self.newest.get_or_insert_with(|| wanted.digest.clone());
+            self.newest.get_or_insert_with(|| wanted.clone());
             match self.try_load(&wanted, Instant::now()) {
                 Ok(tagger) => return Ok(Some(tagger)),
                 Err(error) => error_of_newest = error_of_newest.or(Some(error)),
@@ -81,7 +81,7 @@ impl Chooser {
 
     /// What is to take the place of the version with the digest `serving`. What failed before is tried again where
     /// somebody `asked`, on another occasion, or when its pause is over.
-    pub(super) fn next(&mut self, serving: &str, asked: bool, now: Instant) -> Choice {
+    pub(in crate::worker) fn next(&mut self, serving: &str, asked: bool, now: Instant) -> Choice {
         if !asked && self.blind.as_ref().is_some_and(|blind| blind.is_pausing(now)) {
             return Choice::Stay;
         }
@@ -93,7 +93,7 @@ impl Chooser {
             }
         };
         self.blind = None;
-        self.newest = candidates.first().map(|wanted| wanted.digest.clone());
+        self.newest = candidates.first().cloned();
         self.failures.retain(|digest, _| candidates.iter().any(|wanted| wanted.digest == *digest));
         for wanted in &candidates {
             if wanted.digest == serving {
@@ -114,10 +114,15 @@ impl Chooser {
         Choice::Stay
     }
 
+    /// The version that was to be served at the last look that succeeded.
+    pub(in crate::worker) fn newest(&self) -> Option<&Wanted> {
+        self.newest.as_ref()
+    }
+
     /// Why the version that is to be served is not, if the one with the digest `serving` is in force.
-    pub(super) fn refusal(&self, serving: &str) -> Option<Refusal> {
-        let newest = self.newest.as_ref().filter(|newest| *newest != serving);
-        let failure = newest.and_then(|newest| self.failures.get(newest)).or(self.blind.as_ref());
+    pub(in crate::worker) fn refusal(&self, serving: &str) -> Option<Refusal> {
+        let newest = self.newest.as_ref().filter(|newest| newest.digest != serving);
+        let failure = newest.and_then(|newest| self.failures.get(&newest.digest)).or(self.blind.as_ref());
         failure.map(|failure| failure.refusal.clone())
     }
 

@@ -17,14 +17,15 @@ mod source;
 #[cfg(test)]
 mod tests;
 
+pub(in crate::worker) use choose::Choice;
 pub use choose::{Chooser, Load, Look, Tell};
 pub use load::{Error, Loader};
 pub use refusals::tell_cluster;
-pub use source::{announced, directory};
+pub use source::{announced, candidate, directory};
 
 use crate::bus::records::ModelVersion;
 use crate::tagger::{ModelRef, Serving, Tag as _};
-use choose::Choice;
+use crate::worker::{rollback, shadow};
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
 use serde::Serialize;
 use std::fmt;
@@ -79,6 +80,12 @@ pub struct Snapshot {
     pub swaps: u64,
     /// Why the version that is to be served is not; none where it is.
     pub refused: Option<Refusal>,
+    /// The candidate that is compared with it; none without shadow mode.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub shadow: Option<shadow::Snapshot>,
+    /// The last version on trial; none without automatic rollback, or before the first.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub trial: Option<rollback::Snapshot>,
 }
 
 /// Why a version does not serve.
@@ -103,12 +110,12 @@ pub struct Reload {
     thread: JoinHandle<()>,
 }
 
-/// How a [`Reload`] ended.
+/// How a thread that loads models ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum End {
     /// The thread is gone.
     Done,
-    /// It is still loading a model, or fetching one: libtorch may be at work when the process ends.
+    /// It is still loading a model, fetching one, or at work with one: libtorch may be at work when the process ends.
     Loading,
 }
 
@@ -117,6 +124,8 @@ pub enum End {
 pub struct Handle {
     requests: Sender<oneshot::Sender<Snapshot>>,
     snapshot: Arc<Mutex<Snapshot>>,
+    shadow: Option<shadow::Handle>,
+    rollback: Option<rollback::Handle>,
 }
 
 impl Reload {
@@ -129,7 +138,7 @@ impl Reload {
         let (requests, requested) = bounded(WAITING);
         let stop = Arc::new(AtomicBool::new(false));
         let mut keeper = Keeper::new(serving, chooser);
-        let handle = Handle { requests, snapshot: keeper.snapshot.clone() };
+        let handle = Handle { requests, snapshot: keeper.snapshot.clone(), shadow: None, rollback: None };
         let stopped = stop.clone();
         let thread = std::thread::Builder::new().name("reload".into()).spawn(move || {
             tch::set_num_threads(1); // the cores belong to the articles
@@ -145,17 +154,22 @@ impl Reload {
 
     /// Has the thread end, after what it is at, and waits for that at most `grace`. Blocks.
     pub fn end(self, grace: Duration) -> End {
-        const CHECK: Duration = Duration::from_millis(5);
         self.stop.store(true, Ordering::Relaxed);
-        let deadline = Instant::now() + grace;
-        while !self.thread.is_finished() {
-            if Instant::now() > deadline {
-                return End::Loading;
-            }
-            std::thread::sleep(CHECK);
-        }
-        End::Done
+        join_within(&self.thread, grace)
     }
+}
+
+/// Waits for a thread that was told to end. Blocks, at most for `grace`.
+pub(in crate::worker) fn join_within(thread: &JoinHandle<()>, grace: Duration) -> End {
+    const CHECK: Duration = Duration::from_millis(5);
+    let deadline = Instant::now() + grace;
+    while !thread.is_finished() {
+        if Instant::now() > deadline {
+            return End::Loading;
+        }
+        std::thread::sleep(CHECK);
+    }
+    End::Done
 }
 
 impl Handle {
@@ -164,12 +178,23 @@ impl Handle {
     pub async fn look_now(&self) -> Option<Snapshot> {
         let (sender, answer) = oneshot::channel();
         self.requests.try_send(sender).ok()?;
-        answer.await.ok()
+        answer.await.ok().map(|snapshot| self.completed(snapshot))
     }
 
     /// What is known now.
     pub fn snapshot(&self) -> Snapshot {
-        lock(&self.snapshot).clone()
+        self.completed(lock(&self.snapshot).clone())
+    }
+
+    /// Tells of the candidate, and of the version on trial, too.
+    pub fn beside(self, shadow: Option<shadow::Handle>, rollback: Option<rollback::Handle>) -> Self {
+        Self { shadow, rollback, ..self }
+    }
+
+    fn completed(&self, snapshot: Snapshot) -> Snapshot {
+        let shadow = self.shadow.as_ref().map(shadow::Handle::snapshot);
+        let trial = self.rollback.as_ref().and_then(rollback::Handle::snapshot);
+        Snapshot { shadow, trial, ..snapshot }
     }
 }
 
@@ -182,7 +207,8 @@ struct Keeper {
 
 impl Keeper {
     fn new(serving: Arc<Serving>, chooser: Chooser) -> Self {
-        let snapshot = Snapshot { serving: (*serving.model()).clone(), swaps: 0, refused: None };
+        let snapshot =
+            Snapshot { serving: (*serving.model()).clone(), swaps: 0, refused: None, shadow: None, trial: None };
         let mut keeper = Self { serving, chooser, snapshot: Arc::new(Mutex::new(snapshot)) };
         tell_version(&keeper.serving.model(), 1.0);
         keeper.report();

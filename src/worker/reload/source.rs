@@ -7,6 +7,7 @@ use crate::bus;
 use crate::bus::records::{AliasChange, ModelVersion};
 use crate::model::directory::{self, Directory};
 use crate::registry::Announcements;
+use crate::registry::aliases::CANDIDATE;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -24,6 +25,19 @@ pub fn directory(path: PathBuf) -> Look {
 /// The champions of a model that are announced on the topic `models`: the present one, then those that a rollback
 /// would go to, one after the other.
 pub fn announced(kafka: bus::Options, name: String) -> Look {
+    followed(kafka, name, champions)
+}
+
+/// The candidate of a model that is announced on the topic `models`, where there is one.
+pub fn candidate(kafka: bus::Options, name: String) -> Look {
+    followed(kafka, name, candidate_of)
+}
+
+/// Those versions of the newest announcement of a model that `choose` names.
+fn followed<V>(kafka: bus::Options, name: String, choose: fn(&ModelVersion) -> V) -> Look
+where
+    V: IntoIterator<Item = Wanted> + 'static,
+{
     let mut announcements: Option<Announcements> = None;
     let mut known = Vec::new();
     Box::new(move |_| {
@@ -35,7 +49,7 @@ pub fn announced(kafka: bus::Options, name: String) -> Look {
             None => (Announcements::read(&kafka)?, true),
         };
         if is_news {
-            known = following.get(&name)?.map(champions).unwrap_or_default();
+            known = following.get(&name)?.into_iter().flat_map(choose).collect();
         }
         announcements = Some(following); // after an error everything is read again
         Ok(known.clone())
@@ -51,6 +65,18 @@ pub(super) fn champions(state: &ModelVersion) -> Vec<Wanted> {
         announced: Some(announced.clone()),
     };
     state.champions().into_iter().map(wanted).collect()
+}
+
+pub(super) fn candidate_of(state: &ModelVersion) -> Option<Wanted> {
+    let target = state.alias(CANDIDATE)?;
+    let mut changes = state.history.iter().rev();
+    let given = changes.find(|change| change.alias == CANDIDATE && change.digest == target.digest);
+    Some(Wanted {
+        place: Place::Registry { name: state.name.clone(), version: target.version.clone() },
+        digest: target.digest.clone(),
+        occasion: given.map_or(0, |change| change.at),
+        announced: Some(Arc::new(state.clone())),
+    })
 }
 
 pub(super) struct Watched {

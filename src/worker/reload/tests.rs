@@ -2,7 +2,7 @@ use super::choose::{Choice, Chooser};
 use super::*;
 use crate::ErrorClass;
 use crate::article::{Document, Passage, Section};
-use crate::bus::records::{AliasAction, AliasChange, ModelVersion};
+use crate::bus::records::{AliasAction, AliasChange, AliasTarget, ModelVersion};
 use crate::model::directory::{self, Manifest};
 use crate::tagger::{self, Dictionary, Tag, TaggedDocument};
 use crate::worker::Outputs;
@@ -193,6 +193,29 @@ fn what_a_rollback_left_behind_is_no_stand_in() {
     let told: Vec<_> = champions.iter().map(|wanted| (wanted.digest.as_str(), wanted.occasion)).collect();
     assert_eq!(told, [("sha256:2", 4), ("sha256:1", 1)]);
     assert_eq!(champions[0].place.to_string(), "tiny 2");
+}
+
+#[test]
+fn the_candidate_is_the_one_that_was_named_last() {
+    let target =
+        |version: &str| AliasTarget { version: version.into(), digest: version.into(), location: String::new() };
+    let given = |at, version: &str| AliasChange {
+        at,
+        alias: "candidate".into(),
+        action: AliasAction::Assigned,
+        version: version.into(),
+        digest: version.into(),
+        previous: None,
+        by: "test".into(),
+        reason: "test".into(),
+    };
+    let mut state = ModelVersion { name: "tiny".into(), ..ModelVersion::default() };
+    state.aliases.insert("champion".into(), target("1"));
+    assert_eq!(source::candidate_of(&state), None);
+    state.aliases.insert("candidate".into(), target("2"));
+    state.history = vec![given(5, "2"), given(6, "3"), given(7, "2")];
+    let candidate = source::candidate_of(&state).unwrap();
+    assert_eq!((candidate.place.to_string(), candidate.digest, candidate.occasion), ("tiny 2".into(), "2".into(), 7));
 }
 
 /// A copy of the tiny model as `tiny` of this version, with a manifest.
