@@ -28,11 +28,12 @@ pub struct Args {
     #[arg(long, conflicts_with = "alias")]
     after_shadow: bool,
     #[command(flatten)]
-    shadow: Shadow,
-    #[command(flatten)]
     signed: Signed,
     #[command(flatten)]
     pub common: Common,
+    // Last, because the options after it would stand under its heading.
+    #[command(flatten)]
+    shadow: Shadow,
 }
 
 #[derive(clap::Args)]
