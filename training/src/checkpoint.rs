@@ -150,7 +150,9 @@ fn read(file: &Path) -> Result<Weights, Error> {
     Ok(Weights::from_safetensors(&bytes, file)?)
 }
 
+/// Removes a checkpoint, first the file without which it is none.
 fn remove(folder: &Path) -> Result<(), Error> {
+    let _ = fs::remove_file(folder.join(STATE)); // where it is missing there is nothing to remove, or half of it
     match fs::remove_dir_all(folder) {
         Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(Error::io(folder, error)),
         _ => Ok(()),

@@ -21,14 +21,18 @@ pub enum HoldOut {
 }
 
 impl HoldOut {
-    /// Reads a list: an id a line; what follows a `#` is passed over.
+    /// Reads a list: an id a line, or a JSON string where the id is an odd one (it has a line break, or spaces at its ends).
+    /// Lines that begin with `#` are passed over.
     ///
     /// # Errors
     /// A file that cannot be read, or names no document.
     pub fn read(file: &Path) -> Result<Self, Error> {
         let text = std::fs::read_to_string(file).map_err(|error| Error::io(file, error))?;
-        let lines = text.lines().map(|line| line.split_once('#').map_or(line, |(before, _)| before).trim());
-        let ids: BTreeSet<String> = lines.filter(|id| !id.is_empty()).map(str::to_owned).collect();
+        let lines = text.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with('#'));
+        let id = |line: &str| if line.starts_with('"') { serde_json::from_str(line) } else { Ok(line.to_owned()) };
+        let ids: Result<BTreeSet<String>, _> = lines.map(id).collect();
+        let ids =
+            ids.map_err(|error| Error::Usage(format!("{}: a quoted id is no JSON string: {error}", file.display())))?;
         if ids.is_empty() {
             return Err(Error::Usage(format!("{} names no document to hold out", file.display())));
         }
@@ -109,7 +113,12 @@ pub fn write(file: &Path, ids: &[String], header: &str) -> Result<(), Error> {
     use std::io::Write as _;
     let mut text: String = header.lines().map(|line| format!("# {line}\n")).collect();
     ids.iter().for_each(|id| {
-        text.push_str(id);
+        let is_odd = id.starts_with(['#', '"']) || id.trim() != id || id.contains(char::is_control) || id.is_empty();
+        if is_odd {
+            text += &serde_json::to_string(id).expect("a string can be written as JSON");
+        } else {
+            text.push_str(id);
+        }
         text.push('\n');
     });
     let created = std::fs::File::create_new(file);
@@ -192,6 +201,10 @@ mod tests {
         let mut grown = dataset(0..400);
         let held: Vec<String> = grown.hold_out(&rule).documents.into_iter().map(|document| document.id).collect();
         assert_eq!(held.iter().collect::<BTreeSet<_>>(), ids.iter().collect());
+        let odd = ["local:doc#8", "#8", " a ", "a\nb", "\"q\"", "tab\there"].map(str::to_owned);
+        let odd_list = folder.path().join("odd.txt");
+        write(&odd_list, &odd, "odd ones").unwrap();
+        assert_eq!(HoldOut::read(&odd_list).unwrap(), HoldOut::Frozen(odd.into_iter().collect()));
         std::fs::write(&file, "# none\n").unwrap();
         assert!(HoldOut::read(&file).unwrap_err().to_string().contains("names no document"));
     }

@@ -1,8 +1,8 @@
 //! The candidate: measured, judged, and sealed as the version that is published.
 
-use super::champion::{self, Champion};
+use super::champion::Champion;
 use super::work::{Plan, Work, remove, write_whole};
-use super::{Job, golden, speed};
+use super::{Job, documents, golden, speed};
 use crate::analysis::Training;
 use crate::analysis::bootstrap::Interval;
 use crate::dataset::{DataOptions, Dataset};
@@ -108,7 +108,7 @@ impl Sealed {
         let mut parameters = BTreeMap::new();
         let json = serde_json::to_value(&recipe).map_err(|error| error.to_string())?;
         flatten("", &json, &mut |name, value| {
-            parameters.insert(name.to_owned(), value.as_str().map_or_else(|| value.to_string(), str::to_owned));
+            parameters.insert(key(name), value.as_str().map_or_else(|| value.to_string(), str::to_owned));
         });
         let mut metrics = Vec::new();
         let mut last = 0;
@@ -120,7 +120,7 @@ impl Sealed {
         let report = fs::read(run.join("report").join(METRICS)).unwrap_or_default();
         let report: serde_json::Value = serde_json::from_slice(&report).unwrap_or_default();
         flatten("hold_out.strict", &report["strict"], &mut |name, value| {
-            metrics.extend(value.as_f64().map(|value| (name.to_owned(), last, value)));
+            metrics.extend(value.as_f64().map(|value| (key(name), last, value)));
         });
         let artifacts: Vec<PathBuf> = fs::read_dir(run.join("report"))
             .into_iter()
@@ -141,6 +141,12 @@ impl Sealed {
     }
 }
 
+/// A name as MLflow takes it: letters, digits, `_`, `-`, `.`, space and `/`.
+fn key(name: &str) -> String {
+    let allowed = |c: char| c.is_ascii_alphanumeric() || "_-. /".contains(c);
+    name.chars().map(|c| if allowed(c) { c } else { '_' }).collect()
+}
+
 /// Calls `each` with every value that is no object, by its path.
 fn flatten(path: &str, value: &serde_json::Value, each: &mut impl FnMut(&str, &serde_json::Value)) {
     match value {
@@ -159,7 +165,7 @@ fn flatten(path: &str, value: &serde_json::Value, each: &mut impl FnMut(&str, &s
 /// later what it is: golden sentences, its documents, the snapshot's summary, the report, the decision.
 pub fn seal(job: &Job, work: &Work, plan: &Plan, champion: Option<&Champion>) -> Result<(), Error> {
     let model = work.model();
-    let hold_out = HoldOut::read(&plan.hold_out)?;
+    let hold_out = HoldOut::read(&work.chosen())?;
     let (data, held_out) = read(work, &model, champion, &hold_out)?;
     eprintln!("measuring on {} held-out documents", held_out.documents.len());
     let candidate = measure(&model, &held_out, &job.model)?;
@@ -169,8 +175,15 @@ pub fn seal(job: &Job, work: &Work, plan: &Plan, champion: Option<&Champion>) ->
         Some(champion) => speed::ratio(&model, &champion.folder, &held_out, &job.model)?,
         None => None,
     };
-    let sentences = golden::record(&model, &golden::texts(&held_out), &job.model)?;
-    let self_test = golden::repeats(&model, &sentences, &job.model)?;
+    let (sentences, self_test) = match golden::record(&model, &golden::texts(&held_out), &job.model) {
+        Ok(sentences) => {
+            let self_test = golden::repeats(&model, &sentences, &job.model)?;
+            (sentences, self_test)
+        }
+        // A score that is no number, say: it is the model's fault.
+        Err(Error::Tag(error)) => (Vec::new(), Err(error.to_string())),
+        Err(error) => return Err(error),
+    };
     let gate = gate::decide(&plan.recipe.gate, &report, &Checks { speed_ratio, self_test });
     let decision = Decision {
         trained_because: plan.why.clone(),
@@ -194,7 +207,7 @@ pub fn seal(job: &Job, work: &Work, plan: &Plan, champion: Option<&Champion>) ->
     write_whole(&new.join(METRICS), &metrics(&model, &report)?)?;
     litflow::registry::golden::write(&new.join(GOLDEN), &sentences)?;
     let snapshot = Snapshot::open(&work.snapshot())?;
-    champion::write(&new.join(champion::DOCUMENTS), &champion::digests(&snapshot)?, |id| hold_out.names(id))?;
+    documents::write(&new, &documents::digests(&snapshot)?, |id| hold_out.names(id))?;
     write_whole(&new.join(crate::snapshot::SUMMARY), &json(&snapshot.summary))?;
     write_whole(&new.join(DECISION), &json(&decision))?;
     let trained = Manifest::parse(&read_file(&model.join(MANIFEST))?, &model.join(MANIFEST))?;

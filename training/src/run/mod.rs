@@ -11,6 +11,7 @@
 
 pub mod candidate;
 pub mod champion;
+pub mod documents;
 pub mod golden;
 pub mod reason;
 pub mod speed;
@@ -26,7 +27,9 @@ use crate::snapshot::Snapshot;
 use crate::split::{self, HoldOut};
 use candidate::Sealed;
 use champion::Champion;
+use documents::Part;
 use litflow::model::{self, directory};
+use litflow::registry::aliases::{CANDIDATE, CHAMPION};
 use litflow::registry::{self, Occasion, Registry};
 use litflow::{bus, config};
 pub use reason::Conditions;
@@ -118,7 +121,17 @@ pub enum Outcome {
 pub fn run(job: &Job, interrupted: &AtomicBool) -> Result<Outcome, Error> {
     let name = job.recipe.model.name.as_str();
     registry::names::check_name(name).map_err(|error| Error::Usage(format!("`model.name` of the recipe: {error}")))?;
+    registry::names::check_alias(&job.alias).map_err(|error| Error::Usage(format!("--alias: {error}")))?;
+    registry::names::check_version(&job.recipe.model.version)
+        .map_err(|error| Error::Usage(format!("`model.version` of the recipe: {error}")))?;
     let work = Work::open(&job.work)?;
+    if let Some((folder, plan)) = work.ended()?.pop().filter(|(_, plan)| plan.recipe.model.name != *name) {
+        let other = plan.recipe.model.name;
+        return Err(Error::Usage(format!(
+            "{} is of {other}: give each model a work folder of its own",
+            folder.display()
+        )));
+    }
     let registry = Registry::create(&job.registry, &job.kafka)?;
     let outcome = match work.plan()? {
         Some(plan) => go_on(job, &work, &registry, plan, interrupted),
@@ -147,9 +160,16 @@ fn begin(job: &Job, work: &Work, registry: &Registry, interrupted: &AtomicBool) 
         work.clear()?;
         return Err(Error::Job(reason));
     }
-    let list = hold_out_list(job, work)?;
     let champion = Champion::find(registry, &job.registry, name)?;
-    let why = reason::to_train(job, &snapshot, &HoldOut::read(&list)?, champion.as_ref())?;
+    let list = hold_out_list(job, work, champion.as_ref())?;
+    let hold_out = HoldOut::read(&list)?;
+    let digests = documents::digests(&snapshot)?;
+    let held_out = digests.keys().filter(|id| hold_out.names(id)).count();
+    eprintln!("hold-out: {held_out} of {} documents, {}", digests.len(), list.display());
+    if held_out == 0 {
+        return Err(Error::Usage(format!("{} names no document of the snapshot", list.display())));
+    }
+    let why = reason::to_train(job, work, &snapshot, &hold_out, champion.as_ref())?;
     let why = match why {
         Ok(why) => why,
         Err(why) => {
@@ -160,11 +180,15 @@ fn begin(job: &Job, work: &Work, registry: &Registry, interrupted: &AtomicBool) 
     eprintln!("training: {why}");
     let start = match champion {
         Some(champion) if job.warm_start => Start::Champion { version: champion.version, digest: champion.digest },
-        _ => Start::Encoder { path: std::path::absolute(&job.encoder).map_err(|e| Error::io(&job.encoder, e))? },
+        _ => {
+            directory::read_config(&job.encoder)?;
+            Start::Encoder { path: std::path::absolute(&job.encoder).map_err(|e| Error::io(&job.encoder, e))? }
+        }
     };
     let mut recipe = job.recipe.clone();
     recipe.model.version = next_version(registry, name, &recipe.model.version)?;
-    let plan = Plan { begun_at: work::now(), why, start, hold_out: list, recipe };
+    let plan = Plan { begun_at: work::now(), why, start, recipe };
+    std::fs::copy(&list, work.chosen()).map_err(|error| Error::io(&list, error))?;
     work.begin(&plan)?;
     go_on(job, work, registry, plan, interrupted)
 }
@@ -183,7 +207,7 @@ fn go_on(job: &Job, work: &Work, registry: &Registry, plan: Plan, interrupted: &
         let request = fit::Request {
             data: vec![work.snapshot()],
             dev: Vec::new(),
-            hold_out: Some(plan.hold_out.clone()),
+            hold_out: Some(work.chosen()),
             encoder: start(&plan.start, registry, job)?,
             out: work.model(),
             recipe: plan.recipe.clone(),
@@ -194,14 +218,21 @@ fn go_on(job: &Job, work: &Work, registry: &Registry, plan: Plan, interrupted: &
         if request.resume {
             eprintln!("going on with {} {}, begun {}", model.name, model.version, work::date(plan.begun_at));
         }
-        if fit(&request, interrupted)?.interrupted {
-            return Ok(Outcome::Interrupted);
+        match fit(&request, interrupted) {
+            Ok(outcome) if outcome.interrupted => return Ok(Outcome::Interrupted),
+            Ok(_) => {}
+            // It would fail in the same way again: the next run begins anew, with what is there then.
+            Err(error) if matches!(error, Error::Usage(_) | Error::Diverged { .. }) || !work.has_checkpoint()? => {
+                work.clear()?;
+                return Err(error);
+            }
+            Err(error) => return Err(error),
         }
     }
+    let sealed = sealed(job, work, registry, &plan)?;
     if interrupted.load(Ordering::Relaxed) {
         return Ok(Outcome::Interrupted);
     }
-    let sealed = sealed(job, work, registry, &plan)?;
     publish(work, registry, &plan, &sealed)
 }
 
@@ -235,29 +266,52 @@ fn is_in_store(registry: &Registry, plan: &Plan) -> Result<bool, Error> {
 /// aliases since.
 fn publish(work: &Work, registry: &Registry, plan: &Plan, sealed: &Sealed) -> Result<Outcome, Error> {
     let decision = &sealed.decision;
-    let why = decision.why();
+    let (mut alias, mut why) = (decision.alias.clone(), decision.why());
     let (name, version) = (&plan.recipe.model.name, &plan.recipe.model.version);
     let digest = directory::manifest_digest(&sealed.folder)?.unwrap_or_default();
     let announcements = registry.announcements()?;
     let announced = announcements.get(name)?.and_then(|state| state.known_digest(version));
     if announced != Some(&digest) {
-        registry.publish(&sealed.folder, Some(&decision.alias), &Occasion::now(BY, &why))?;
+        let champion = announcements.get(name)?.and_then(|state| state.alias(CHAMPION)).map(|target| &target.digest);
+        if alias == CHAMPION && champion != decision.champion.as_ref() {
+            // It is in the store already, so it cannot be measured again under this version.
+            why += "; another champion was made meanwhile, beside which it was not measured";
+            CANDIDATE.clone_into(&mut alias);
+        }
+        match &decision.champion {
+            Some(over) if alias == CHAMPION => {
+                registry.store().publish(&sealed.folder)?;
+                if !registry.promote_over(name, version, over, &Occasion::now(BY, &why))?.changed {
+                    return Err(Error::Job("another champion was made at this moment; run again".into()));
+                }
+            }
+            _ => {
+                registry.publish(&sealed.folder, Some(&alias), &Occasion::now(BY, &why))?;
+            }
+        }
     }
     let folder = work.end(version)?;
     let (model, report) = (format!("{name} {version}"), folder.join("report").join(crate::report::REPORT));
     Ok(if decision.gate.is_passed() {
-        Outcome::Published { model, digest, alias: decision.alias.clone(), why, report }
+        Outcome::Published { model, digest, alias, why, report }
     } else {
         Outcome::NotBetter { model, digest, why, report }
     })
 }
 
 /// The list of the hold-out; the first run of a work folder chooses it.
-fn hold_out_list(job: &Job, work: &Work) -> Result<PathBuf, Error> {
+/// With another work folder than the champion was made in, it is the champion's: what was trained on must not measure.
+fn hold_out_list(job: &Job, work: &Work, champion: Option<&Champion>) -> Result<PathBuf, Error> {
     if let Some(list) = &job.hold_out {
         return std::path::absolute(list).map_err(|error| Error::io(list, error));
     }
     let list = work.hold_out();
+    let known = champion.map(|champion| documents::read(&champion.folder)).transpose()?.flatten();
+    if let Some(known) = known.filter(|_| !list.exists()) {
+        let held_out = known.into_values().filter(|known| known.part == Part::HeldOut);
+        let ids: Vec<String> = held_out.map(|known| known.id).collect();
+        split::write(&list, &ids, "held out of training for ever, as the champion has it")?;
+    }
     if !list.exists() {
         let data = Dataset::read(&[work.snapshot()], &job.recipe.data)?;
         let ids = split::choose(&data, job.hold_out_share);
@@ -270,7 +324,6 @@ fn hold_out_list(job: &Job, work: &Work) -> Result<PathBuf, Error> {
         }
         let header = format!("held out of training for ever: {} of {} documents", ids.len(), data.documents.len());
         split::write(&list, &ids, &header)?;
-        eprintln!("hold-out: {} of {} documents, {}", ids.len(), data.documents.len(), list.display());
     }
     Ok(list)
 }
@@ -289,7 +342,11 @@ fn start(start: &Start, registry: &Registry, job: &Job) -> Result<PathBuf, Error
 /// The recipe's version, or the one after the newest that there is: a minor version more.
 fn next_version(registry: &Registry, name: &str, wanted: &str) -> Result<String, Error> {
     let stored = registry.store().list(Some(name))?;
-    let newest = stored.iter().filter_map(|stored| numbers(&stored.version)).max();
+    let announcements = registry.announcements()?;
+    // What was announced once keeps its number, though it may be gone from the store.
+    let announced = announcements.get(name)?.into_iter().flat_map(|state| &state.history).map(|change| &change.version);
+    let newest =
+        stored.iter().map(|stored| &stored.version).chain(announced).filter_map(|version| numbers(version)).max();
     let next = match (newest, numbers(wanted)) {
         (Some(newest), Some(wanted)) if wanted > newest => wanted,
         (Some((major, minor, _)), _) => (major, minor + 1, 0),
@@ -309,8 +366,11 @@ fn numbers(version: &str) -> Option<(u64, u64, u64)> {
 fn mirror(job: &Job, work: &Work) {
     let mirrored = mlflow::Mlflow::new(&job.mlflow).map_err(|error| error.to_string()).and_then(|mlflow| {
         let Some(mlflow) = mlflow else { return Ok(()) };
-        let runs = work.unmirrored().map_err(|error| error.to_string())?;
-        runs.iter().try_for_each(|folder| mirror_run(&mlflow, folder))
+        let runs = work.ended().map_err(|error| error.to_string())?;
+        let waiting = runs.iter().map(|(folder, _)| folder).filter(|folder| !work::is_mirrored(folder));
+        // One that cannot be mirrored does not hold up the others.
+        let failed: Vec<String> = waiting.filter_map(|folder| mirror_run(&mlflow, folder).err()).collect();
+        if failed.is_empty() { Ok(()) } else { Err(failed.join("; ")) }
     });
     if let Err(reason) = mirrored {
         eprintln!("warning: not mirrored, the next run tries again: {reason}");

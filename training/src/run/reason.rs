@@ -1,7 +1,8 @@
 //! Whether there is a reason to train.
 
-use super::Job;
-use super::champion::{self, Champion};
+use super::champion::Champion;
+use super::work::Work;
+use super::{Job, documents};
 use crate::analysis::{Training, bootstrap::Interval};
 use crate::dataset::{DataOptions, Dataset};
 use crate::error::Error;
@@ -23,8 +24,12 @@ pub struct Conditions {
 }
 
 /// The reason to train; the inner error says why there is none.
+///
+/// What is new is told from the newest version that was made in this work folder, whatever became of it: a version that was
+/// refused, or rolled back, is not made again of the same labels. Where there is none, from the champion.
 pub fn to_train(
     job: &Job,
+    work: &Work,
     snapshot: &Snapshot,
     hold_out: &HoldOut,
     champion: Option<&Champion>,
@@ -35,24 +40,32 @@ pub fn to_train(
     if job.conditions.always {
         return Ok(Ok("asked for (--always)".into()));
     }
-    let known = champion.documents()?.unwrap_or_default();
+    let newest = work.ended()?.pop();
+    let (made, folder) = match &newest {
+        Some((folder, plan)) => (&plan.recipe.model.version, folder.join("candidate")),
+        None => (&champion.version, champion.folder.clone()),
+    };
+    let known = documents::read(&folder)?.unwrap_or_default();
+    let of_champion = documents::read(&champion.folder)?.unwrap_or_default();
     let HoldOut::Frozen(held_out) = hold_out else {
         return Err(Error::Usage("the hold-out of a run must be a list of documents".into()));
     };
-    let digests = champion::digests(snapshot)?;
+    let digests = documents::digests(snapshot)?;
     let learnable = || digests.iter().filter(|(id, _)| !held_out.contains(*id));
-    let unseen: BTreeSet<String> =
-        learnable().filter(|(id, _)| !known.contains_key(*id)).map(|(id, _)| id.clone()).collect();
-    let relabelled = learnable().filter(|(id, digest)| known.get(*id).is_some_and(|known| known != *digest)).count();
+    let new = learnable().filter(|(id, _)| !known.contains_key(*id)).count();
+    let relabelled = learnable().filter(|(id, digest)| known.get(*id).is_some_and(|it| it.sha256 != **digest)).count();
     let withdrawn = known.keys().filter(|id| !digests.contains_key(*id)).count();
+    if new + relabelled + withdrawn == 0 && !known.is_empty() {
+        return Ok(Err(format!("no document is new, labelled anew or withdrawn since {made}")));
+    }
+    let unseen: BTreeSet<String> =
+        learnable().filter(|(id, _)| !of_champion.contains_key(*id)).map(|(id, _)| id.clone()).collect();
 
     let (mut found, mut found_not) = (Vec::new(), Vec::new());
     if let Some(least) = job.conditions.new_labels {
-        let changed = (unseen.len() + relabelled) as u64;
+        let changed = (new + relabelled) as u64;
         let told = format!(
-            "{} documents are new and {relabelled} labelled anew since {} ({withdrawn} withdrawn); {least} are a reason",
-            unseen.len(),
-            champion.version
+            "{new} documents are new and {relabelled} labelled anew since {made} ({withdrawn} withdrawn); {least} are a reason"
         );
         if changed >= least { found.push(told) } else { found_not.push(told) }
     }

@@ -4,6 +4,7 @@
 //! |---|---|
 //! | `hold-out.txt` | the documents that no training sees, chosen once |
 //! | `current/snapshot/` | the labels of the run that is under way |
+//! | `current/hold-out.txt` | the list that it keeps to |
 //! | `current/run.json` | what was decided: that it trains, and how; before that there is nothing to go on from |
 //! | `current/model/` | what [`crate::fit`] leaves, its checkpoint or a model |
 //! | `current/report/` | the evaluation |
@@ -34,8 +35,6 @@ pub struct Plan {
     pub why: String,
     /// What training starts from.
     pub start: Start,
-    /// The list of documents that are held out.
-    pub hold_out: PathBuf,
     /// How to train; with the version that comes out.
     pub recipe: Recipe,
 }
@@ -71,6 +70,7 @@ impl Work {
     /// Another run is at work in it.
     pub fn open(folder: &Path) -> Result<Self, Error> {
         fs::create_dir_all(folder).map_err(|error| Error::io(folder, error))?;
+        let folder = &std::path::absolute(folder).map_err(|error| Error::io(folder, error))?;
         let file = folder.join(LOCK);
         let lock = File::create(&file).map_err(|error| Error::io(&file, error))?;
         match lock.try_lock() {
@@ -97,6 +97,11 @@ impl Work {
         self.folder.join("current")
     }
 
+    /// The list of what is held out of the run under way: a copy, so that nothing changes while it lasts.
+    pub fn chosen(&self) -> PathBuf {
+        self.current().join("hold-out.txt")
+    }
+
     /// The run's labels.
     pub fn snapshot(&self) -> PathBuf {
         self.current().join("snapshot")
@@ -109,20 +114,20 @@ impl Work {
 
     /// The plan of the run that is under way; none where there is none.
     pub fn plan(&self) -> Result<Option<Plan>, Error> {
-        let file = self.current().join(PLAN);
-        let json = match fs::read(&file) {
-            Ok(json) => json,
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
-            Err(error) => return Err(Error::io(&file, error)),
-        };
-        serde_json::from_slice(&json).map(Some).map_err(|error| {
-            let current = self.current();
-            Error::Job(format!(
-                "{}: not a run of this version: {error}; remove {} to begin anew",
-                file.display(),
-                current.display()
-            ))
-        })
+        plan_of(&self.current())
+    }
+
+    /// The ended runs, the oldest first: folder and plan.
+    pub fn ended(&self) -> Result<Vec<(PathBuf, Plan)>, Error> {
+        let current = self.current();
+        let entries = fs::read_dir(&self.folder).map_err(|error| Error::io(&self.folder, error))?;
+        let folders = entries.filter_map(|entry| entry.ok().map(|entry| entry.path()));
+        let mut ended = Vec::new();
+        for folder in folders.filter(|folder| *folder != current && folder.is_dir()) {
+            ended.extend(plan_of(&folder)?.map(|plan| (folder, plan)));
+        }
+        ended.sort_by_key(|(_, plan)| plan.begun_at);
+        Ok(ended)
     }
 
     /// Begins the run whose snapshot is there.
@@ -159,18 +164,28 @@ impl Work {
         fs::rename(self.current(), &folder).map_err(|error| Error::io(&folder, error))?;
         Ok(folder)
     }
+}
 
-    /// The folders of ended runs that have no mirror yet, by version.
-    pub fn unmirrored(&self) -> Result<Vec<PathBuf>, Error> {
-        let current = self.current();
-        let entries = fs::read_dir(&self.folder).map_err(|error| Error::io(&self.folder, error))?;
-        let folders = entries.filter_map(|entry| entry.ok().map(|entry| entry.path()));
-        let is_ended =
-            |folder: &PathBuf| *folder != current && folder.join(PLAN).exists() && !folder.join(MIRRORED).exists();
-        let mut ended: Vec<PathBuf> = folders.filter(is_ended).collect();
-        ended.sort();
-        Ok(ended)
-    }
+/// The plan in a run's folder; none where there is none.
+fn plan_of(folder: &Path) -> Result<Option<Plan>, Error> {
+    let file = folder.join(PLAN);
+    let json = match fs::read(&file) {
+        Ok(json) => json,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(Error::io(&file, error)),
+    };
+    serde_json::from_slice(&json).map(Some).map_err(|error| {
+        Error::Job(format!(
+            "{}: not a run of this version: {error}; remove {} to begin anew",
+            file.display(),
+            folder.display()
+        ))
+    })
+}
+
+/// Whether an ended run has its mirror.
+pub fn is_mirrored(folder: &Path) -> bool {
+    folder.join(MIRRORED).exists()
 }
 
 /// Notes the id of an ended run's mirror.
