@@ -116,12 +116,13 @@ fn company_changes_nothing() {
     together.reverse();
     for (alone, together) in alone.into_iter().zip(together) {
         let together = together.unwrap();
-        let without_scores = |tagged: &TaggedDocument| {
-            let mut tagged = tagged.clone();
+        // Scores may differ in their last digits, and what a document costs depends on its company.
+        let found = |tagged: &TaggedDocument| {
+            let mut tagged = TaggedDocument { compute_seconds: 0.0, ..tagged.clone() };
             tagged.mentions.iter_mut().for_each(|mention| mention.score = 0.0);
             tagged
         };
-        assert_eq!(without_scores(&alone), without_scores(&together));
+        assert_eq!(found(&alone), found(&together));
         for (one, other) in alone.mentions.iter().zip(&together.mentions) {
             assert!((one.score - other.score).abs() < 1e-4, "{one:?} {other:?}");
         }
