@@ -147,13 +147,8 @@ impl<'c> Registered<'c> {
     }
 
     /// Publishes articles without a pause until `condition` holds; the number of the next one.
-    fn publish_until(&self, mut next: usize, what: &str, mut condition: impl FnMut() -> bool) -> usize {
-        wait_until(what, || {
-            self.cluster.publish((next..next + 50).map(article));
-            next += 50;
-            condition()
-        });
-        next
+    fn publish_until(&self, next: usize, what: &str, condition: impl FnMut() -> bool) -> usize {
+        self.cluster.publish_until(article, next, what, condition)
     }
 
     /// Publishes articles until the command ends.

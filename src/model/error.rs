@@ -7,12 +7,12 @@ use std::path::{Path, PathBuf};
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// The file is not there or cannot be read or written.
-    #[error("{file}: {source}")]
+    #[error("{file}: {cause}")]
     Io {
         /// The file.
         file: PathBuf,
         /// What the operating system says.
-        source: std::io::Error,
+        cause: std::io::Error,
     },
     /// The file is there and is not what it should be.
     #[error("{file}: {reason}")]
@@ -53,8 +53,8 @@ impl Error {
         }
     }
 
-    pub(crate) fn io(file: &Path, source: std::io::Error) -> Self {
-        Self::Io { file: file.to_owned(), source }
+    pub(crate) fn io(file: &Path, cause: std::io::Error) -> Self {
+        Self::Io { file: file.to_owned(), cause }
     }
 
     pub(crate) fn file(file: &Path, reason: impl Into<String>) -> Self {

@@ -12,7 +12,7 @@ pub enum Error {
     #[error("{0}")]
     Options(String),
     /// A name that cannot be.
-    #[error("{name:?} cannot be a {what}: that is {rule}")]
+    #[error("{name:?} is no {what}: that is {rule}")]
     #[allow(missing_docs)]
     Name { what: &'static str, name: String, rule: &'static str },
     /// The local folder of the store is not there.

@@ -5,6 +5,7 @@
 //! letters in the same transaction; if those cannot be written, the worker stops rather than skip.
 //! `process` turns one record into records, `window` holds what is being worked on, `stream` is the loop.
 
+mod background;
 pub mod dead_letter;
 mod outputs;
 pub(crate) mod process;
@@ -153,9 +154,9 @@ pub enum Error {
     #[error(transparent)]
     Tagger(tagger::Error),
     /// A dead letter cannot be written; to go on would be to lose it.
-    #[error("{topic}-{partition}@{offset} was refused ({reason}) and its dead letter cannot be written: {source}")]
+    #[error("{topic}-{partition}@{offset} was refused ({reason}) and its dead letter cannot be written: {cause}")]
     #[allow(missing_docs)]
-    DeadLetter { topic: String, partition: i32, offset: i64, reason: &'static str, source: Box<bus::Error> },
+    DeadLetter { topic: String, partition: i32, offset: i64, reason: &'static str, cause: Box<bus::Error> },
     /// Partitions that an open transaction is about belong to somebody else now.
     #[error("the partitions {0:?} were lost")]
     Lost(Vec<i32>),

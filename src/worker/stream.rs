@@ -289,17 +289,17 @@ impl Stream {
                     refusal.error
                 );
                 self.transaction.bytes += letter.bytes();
-                self.producer.send(&letter, &mut self.consumer).map_err(|source| match source.class() {
-                    ErrorClass::Poison | ErrorClass::Fatal if !matches!(source, bus::Error::GaveUp { .. }) => {
+                self.producer.send(&letter, &mut self.consumer).map_err(|cause| match cause.class() {
+                    ErrorClass::Poison | ErrorClass::Fatal if !matches!(cause, bus::Error::GaveUp { .. }) => {
                         Error::DeadLetter {
                             topic: message.topic().to_owned(),
                             partition,
                             offset,
                             reason: refusal.reason,
-                            source: Box::new(source),
+                            cause: Box::new(cause),
                         }
                     }
-                    _ => Error::Bus(source),
+                    _ => Error::Bus(cause),
                 })?;
                 *self.transaction.refused.entry(refusal.reason).or_default() += 1;
             }

@@ -9,11 +9,11 @@ use litflow::article::{ArticleEvent, ArticleIds, Op, Passage, Section};
 use litflow::bus::admin::Admin;
 use litflow::bus::broker::{Local, LocalOptions};
 use litflow::bus::publisher::Publisher;
-use litflow::bus::reader::{Entry, From, Reader};
+use litflow::bus::reader::{Entry, From, Reader, Value};
 use litflow::bus::{Options, topics};
 use litflow::tagger::{Dictionary, Tag};
 use litflow::worker::{self, Stop, Summary, Worker};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::Write as _;
 use std::process::{Command, Stdio};
 use std::sync::Arc;
@@ -98,6 +98,42 @@ impl Cluster {
             entries.extend(reader.next(Duration::from_secs(1)).unwrap());
         }
         entries
+    }
+
+    /// Publishes the articles of numbers from `next` on without a pause until `condition` holds; the number of the next
+    /// one.
+    pub fn publish_until(
+        &self,
+        article: impl Fn(usize) -> ArticleEvent,
+        mut next: usize,
+        what: &str,
+        mut condition: impl FnMut() -> bool,
+    ) -> usize {
+        wait_until(what, || {
+            self.publish((next..next + 100).map(&article));
+            next += 100;
+            condition()
+        });
+        next
+    }
+
+    /// The version that each article was tagged by. Each is annotated once, by one of the versions whose digests are
+    /// given, and every mention of it is of the same.
+    pub fn version_of_each(&self, digests: &BTreeMap<String, String>) -> BTreeMap<String, String> {
+        let mut version_of = BTreeMap::new();
+        for entry in self.read(topics::ANNOTATIONS) {
+            let Value::Annotations(annotations) = entry.value else { panic!("{entry:?}") };
+            assert_eq!(digests[&annotations.model.version], annotations.model.digest);
+            let earlier = version_of.insert(annotations.article_id.clone(), annotations.model.version.clone());
+            assert_eq!(earlier, None, "{} twice", annotations.article_id);
+        }
+        let mut ids = BTreeSet::new();
+        for entry in ["entities.Gene", "entities.Disease"].into_iter().flat_map(|topic| self.read(topic)) {
+            let Value::Mention(mention) = entry.value else { panic!("{entry:?}") };
+            assert_eq!(mention.model.version, version_of[&mention.article_id], "one article, two versions");
+            assert!(ids.insert(mention.id.clone()), "{} twice", mention.id);
+        }
+        version_of
     }
 
     /// Keys of all committed records of a topic, with how often each stands there, as Apache Kafka's own

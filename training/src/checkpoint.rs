@@ -1,6 +1,7 @@
 //! What a stopped run goes on from: `OUT/checkpoint/`, replaced as a whole.
 
 use crate::error::Error;
+use crate::files;
 use crate::network::Network;
 use crate::optimizer::AdamW;
 use crate::recipe::Recipe;
@@ -153,8 +154,5 @@ fn read(file: &Path) -> Result<Weights, Error> {
 /// Removes a checkpoint, first the file without which it is none.
 fn remove(folder: &Path) -> Result<(), Error> {
     let _ = fs::remove_file(folder.join(STATE)); // where it is missing there is nothing to remove, or half of it
-    match fs::remove_dir_all(folder) {
-        Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(Error::io(folder, error)),
-        _ => Ok(()),
-    }
+    files::remove(folder)
 }

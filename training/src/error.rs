@@ -10,12 +10,12 @@ pub enum Error {
     #[error("{0}")]
     Usage(String),
     /// A file cannot be read or written.
-    #[error("{file}: {source}")]
+    #[error("{file}: {cause}")]
     Io {
         /// The file.
         file: PathBuf,
         /// What the operating system says.
-        source: std::io::Error,
+        cause: std::io::Error,
     },
     /// A model or encoder directory was refused, or libtorch failed in it.
     #[error(transparent)]
@@ -67,8 +67,8 @@ pub enum Error {
 
 impl Error {
     /// Wraps what the operating system says about `file`.
-    pub fn io(file: &Path, source: std::io::Error) -> Self {
-        Self::Io { file: file.to_owned(), source }
+    pub fn io(file: &Path, cause: std::io::Error) -> Self {
+        Self::Io { file: file.to_owned(), cause }
     }
 
     /// The process's exit code: 2 for a wrong command or configuration, 4 where the broker is in a fatal state, 1 for

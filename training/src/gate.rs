@@ -61,7 +61,7 @@ pub fn decide(options: &GateOptions, candidate: &Report, checks: &Checks) -> Dec
         let low = 100.0 * champion.difference.low;
         if low < -options.margin_points {
             reasons.push(format!(
-                "it may be worse than {} {}: {:+.2} points of strict micro F1, at the lower end {low:+.2}, at most -{:.2} is \
+                "it may be worse than {} {}: {:+.2} points of strict micro F1, at the lower end {low:+.2}; {:.2} below is \
                  allowed (`gate.margin_points`)",
                 champion.model.name,
                 champion.model.version,

@@ -14,6 +14,7 @@ pub mod dataset;
 pub mod error;
 pub mod evaluate;
 pub mod examples;
+mod files;
 pub mod fit;
 mod fused;
 pub mod gate;

@@ -58,12 +58,12 @@ pub enum Error {
         reason: String,
     },
     /// A file that is to be mirrored cannot be read.
-    #[error("{}: {source}", file.display())]
+    #[error("{}: {cause}", file.display())]
     File {
         /// The file.
         file: PathBuf,
         /// What the operating system says.
-        source: std::io::Error,
+        cause: std::io::Error,
     },
 }
 
@@ -174,7 +174,7 @@ impl Mlflow {
     /// Puts a file under the run's artifacts.
     fn upload(&self, experiment: &str, run: &str, file: &Path) -> Result<(), Error> {
         let name = file.file_name().unwrap_or_default().to_string_lossy();
-        let content = File::open(file).map_err(|source| Error::File { file: file.to_owned(), source })?;
+        let content = File::open(file).map_err(|cause| Error::File { file: file.to_owned(), cause })?;
         let url = format!("{}/api/2.0/mlflow-artifacts/artifacts/{experiment}/{run}/artifacts/{name}", self.uri);
         self.send(&format!("upload of {name}"), self.client.put(url).timeout(UPLOAD_TIMEOUT).body(content))?;
         Ok(())

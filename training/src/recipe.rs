@@ -158,7 +158,8 @@ impl Recipe {
     /// # Errors
     /// A file that cannot be read or parsed, with the place, or values that make no sense: all at once.
     pub fn read(file: &Path) -> Result<Self, Error> {
-        let text = std::fs::read_to_string(file).map_err(|error| Error::io(file, error))?;
+        let text =
+            std::fs::read_to_string(file).map_err(|error| Error::Usage(format!("{}: {error}", file.display())))?;
         let mut recipe: Self =
             toml::from_str(&text).map_err(|error| Error::Usage(format!("{}: {error}", file.display())))?;
         recipe.data.read_type_map(file.parent().unwrap_or(Path::new("")))?;

@@ -11,6 +11,7 @@
 
 use crate::dataset::hex;
 use crate::error::Error;
+use crate::files::write_whole;
 use crate::labels::{Cause, Entry, LeftOut, Quarantine, Scheme, Tally, normalised};
 use litflow::bus::reader::{Covered, Value, read_until};
 use litflow::bus::records::LabeledDocument;
@@ -105,12 +106,8 @@ impl Snapshot {
         unlisted.map_err(|error| Error::io(&at(QUARANTINE), error))?;
         synced(listed, &at(QUARANTINE))?;
         table.spool.remove()?;
-        let (new, place) = (at("snapshot.json.new"), at(SUMMARY));
-        let mut written = create(&new)?;
         let json = serde_json::to_string_pretty(&summary).expect("a summary is plain data");
-        writeln!(written, "{json}").map_err(|error| Error::io(&new, error))?;
-        synced(written, &new)?;
-        std::fs::rename(&new, &place).map_err(|error| Error::io(&place, error))?;
+        write_whole(&at(SUMMARY), format!("{json}\n").as_bytes())?;
         Ok(Self { folder: folder.to_owned(), summary })
     }
 

@@ -179,3 +179,11 @@ fn an_encoder_whose_vocabulary_does_not_fit_its_tokenizer_is_refused() {
     assert!(log.contains("tokenizer.json") && log.contains("5000"), "{log}");
     assert!(!folder.path().join("model").exists());
 }
+
+#[test]
+fn a_cause_is_told_once() {
+    let folder = workplace();
+    let output = run(folder.path(), &["fit", "--data", "nowhere", "--encoder", "encoder", "--out", "model"]);
+    let log = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(log.matches("No such file").count(), 1, "{log}");
+}

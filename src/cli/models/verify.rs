@@ -95,7 +95,7 @@ impl Args {
         let files = match std::fs::read(&manifest_file) {
             Ok(json) => Some(Manifest::parse(&json, &manifest_file)?.files.len()),
             Err(e) if e.kind() == std::io::ErrorKind::NotFound => None,
-            Err(source) => return Err(model::Error::Io { file: manifest_file, source }.into()),
+            Err(cause) => return Err(model::Error::Io { file: manifest_file, cause }.into()),
         };
         let reference = engine.model();
         Ok(Verified {

@@ -91,7 +91,7 @@ impl Loader {
                 Err(Error::Model(error @ model::Error::File { .. })) => {
                     // What was whole when it was fetched is not any more.
                     tracing::warn!("the cached model is fetched again: {error}");
-                    std::fs::remove_dir_all(&folder).map_err(|source| model::Error::Io { file: folder, source })?;
+                    std::fs::remove_dir_all(&folder).map_err(|cause| model::Error::Io { file: folder, cause })?;
                 }
                 done => return done,
             }

@@ -25,6 +25,8 @@ pub use source::{announced, candidate, directory};
 
 use crate::bus::records::ModelVersion;
 use crate::tagger::{ModelRef, Serving, Tag as _};
+use crate::worker::background::Background;
+pub use crate::worker::background::End;
 use crate::worker::{rollback, shadow};
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
 use serde::Serialize;
@@ -32,7 +34,6 @@ use std::fmt;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 use tokio::sync::oneshot;
 
@@ -106,17 +107,7 @@ pub struct Refusal {
 /// The running thread.
 pub struct Reload {
     handle: Handle,
-    stop: Arc<AtomicBool>,
-    thread: JoinHandle<()>,
-}
-
-/// How a thread that loads models ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum End {
-    /// The thread is gone.
-    Done,
-    /// It is still loading a model, fetching one, or at work with one: libtorch may be at work when the process ends.
-    Loading,
+    background: Background,
 }
 
 /// Asks for a look, and for what is known.
@@ -136,15 +127,13 @@ impl Reload {
     /// Where no thread can be started.
     pub fn start(serving: Arc<Serving>, chooser: Chooser, follow: bool) -> std::io::Result<Self> {
         let (requests, requested) = bounded(WAITING);
-        let stop = Arc::new(AtomicBool::new(false));
         let mut keeper = Keeper::new(serving, chooser);
         let handle = Handle { requests, snapshot: keeper.snapshot.clone(), shadow: None, rollback: None };
-        let stopped = stop.clone();
-        let thread = std::thread::Builder::new().name("reload".into()).spawn(move || {
+        let background = Background::start("reload", move |stopped| {
             tch::set_num_threads(1); // the cores belong to the articles
-            keeper.run(&requested, &stopped, follow);
+            keeper.run(&requested, stopped, follow);
         })?;
-        Ok(Self { handle, stop, thread })
+        Ok(Self { handle, background })
     }
 
     /// To ask with.
@@ -154,22 +143,8 @@ impl Reload {
 
     /// Has the thread end, after what it is at, and waits for that at most `grace`. Blocks.
     pub fn end(self, grace: Duration) -> End {
-        self.stop.store(true, Ordering::Relaxed);
-        join_within(&self.thread, grace)
+        self.background.end(grace)
     }
-}
-
-/// Waits for a thread that was told to end. Blocks, at most for `grace`.
-pub(in crate::worker) fn join_within(thread: &JoinHandle<()>, grace: Duration) -> End {
-    const CHECK: Duration = Duration::from_millis(5);
-    let deadline = Instant::now() + grace;
-    while !thread.is_finished() {
-        if Instant::now() > deadline {
-            return End::Loading;
-        }
-        std::thread::sleep(CHECK);
-    }
-    End::Done
 }
 
 impl Handle {

@@ -8,14 +8,14 @@
 
 mod trial;
 
-use super::reload::{self, End, join_within};
+use super::background::{Background, End};
+use super::reload;
 use crate::bus;
 use crate::registry::{self, Occasion, Registry};
 use crate::tagger::{ModelRef, Observer, Serving, Tag as _};
 use serde::{Deserialize, Serialize};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 use trial::{Counts, Trials, Verdict};
 
@@ -138,8 +138,7 @@ impl Handle {
 /// The running thread.
 pub struct Rollback {
     handle: Handle,
-    stop: Arc<AtomicBool>,
-    thread: JoinHandle<()>,
+    background: Background,
 }
 
 impl Rollback {
@@ -155,10 +154,8 @@ impl Rollback {
         act: Option<Act>,
     ) -> std::io::Result<Self> {
         let handle = Handle(Arc::default());
-        let stop = Arc::new(AtomicBool::new(false));
         let mut judge = Judge { watch, serving, act, failed: None, snapshot: handle.clone() };
-        let stopped = stop.clone();
-        let thread = std::thread::Builder::new().name("rollback".into()).spawn(move || {
+        let background = Background::start("rollback", move |stopped| {
             while !stopped.load(Ordering::Relaxed) {
                 if judge.round(Instant::now()) {
                     // Also where model.follow is off: it was asked for by whoever switched this on.
@@ -167,7 +164,7 @@ impl Rollback {
                 std::thread::sleep(TICK);
             }
         })?;
-        Ok(Self { handle, stop, thread })
+        Ok(Self { handle, background })
     }
 
     /// To ask with.
@@ -177,8 +174,7 @@ impl Rollback {
 
     /// Has the thread end, after what it is at, and waits for that at most `grace`. Blocks.
     pub fn end(self, grace: Duration) -> End {
-        self.stop.store(true, Ordering::Relaxed);
-        join_within(&self.thread, grace)
+        self.background.end(grace)
     }
 }
 

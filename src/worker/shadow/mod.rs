@@ -16,16 +16,16 @@ pub use agreement::Bounds;
 pub use report::{Comparison, Report, to_cluster};
 pub use sample::Waiting;
 
-use super::reload::{Choice, Chooser, End, Place, Refusal, Wanted, join_within};
+use super::background::{Background, End};
+use super::reload::{Choice, Chooser, Place, Refusal, Wanted};
 use crate::bus::records::{Agreement, ShadowTally};
 use crate::tagger::{ModelRef, Serving, Tag, TaggedDocument};
 use futures::executor::block_on;
 use futures::future::join_all;
 use sample::Sample;
 use serde::{Deserialize, Serialize};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::thread::JoinHandle;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 /// How long samples gather, and how often is looked for another candidate.
@@ -69,8 +69,7 @@ impl Options {
 /// The running thread.
 pub struct Shadow {
     handle: Handle,
-    stop: Arc<AtomicBool>,
-    thread: JoinHandle<()>,
+    background: Background,
 }
 
 /// Asks for what is known.
@@ -110,7 +109,6 @@ impl Shadow {
         report: Report,
         worker: String,
     ) -> std::io::Result<Self> {
-        let stop = Arc::new(AtomicBool::new(false));
         let handle = Handle(Arc::default());
         let interval = Duration::from_millis(options.publish_interval_ms);
         let mut comparer = Comparer {
@@ -125,8 +123,7 @@ impl Shadow {
             tally: None,
             due: None,
         };
-        let stopped = stop.clone();
-        let thread = std::thread::Builder::new().name("shadow".into()).spawn(move || {
+        let background = Background::start("shadow", move |stopped| {
             step_back();
             tch::set_num_threads(1); // the cores belong to the articles
             while !stopped.load(Ordering::Relaxed) {
@@ -134,7 +131,7 @@ impl Shadow {
             }
             comparer.publish();
         })?;
-        Ok(Self { handle, stop, thread })
+        Ok(Self { handle, background })
     }
 
     /// To ask with.
@@ -144,8 +141,7 @@ impl Shadow {
 
     /// Has the thread publish what it has counted and end, and waits for that at most `grace`. Blocks.
     pub fn end(self, grace: Duration) -> End {
-        self.stop.store(true, Ordering::Relaxed);
-        join_within(&self.thread, grace)
+        self.background.end(grace)
     }
 }
 

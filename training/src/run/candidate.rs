@@ -1,13 +1,14 @@
 //! The candidate: measured, judged, and sealed as the version that is published.
 
 use super::champion::Champion;
-use super::work::{Plan, Work, remove, write_whole};
+use super::work::{Plan, Work};
 use super::{Job, documents, golden, speed};
 use crate::analysis::Training;
 use crate::analysis::bootstrap::Interval;
 use crate::dataset::{DataOptions, Dataset};
 use crate::error::Error;
 use crate::evaluate::measure;
+use crate::files::{remove, write_whole};
 use crate::gate::{self, Checks};
 use crate::mlflow::{Mlflow, Trained};
 use crate::publish::RECIPE;

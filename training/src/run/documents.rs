@@ -4,8 +4,8 @@
 //! {"id": "pmid:1", "sha256": "…", "part": "training"}
 //! ```
 
-use super::work::write_whole;
 use crate::error::Error;
+use crate::files::write_whole;
 use crate::snapshot::Snapshot;
 use litflow::bus::records::LabeledDocument;
 use serde::{Deserialize, Serialize};

@@ -216,7 +216,7 @@ fn go_on(job: &Job, work: &Work, registry: &Registry, plan: Plan, interrupted: &
             device: model::device::select(job.model.device)?,
         };
         if request.resume {
-            eprintln!("going on with {} {}, begun {}", model.name, model.version, work::date(plan.begun_at));
+            eprintln!("going on with {} {}", model.name, model.version);
         }
         match fit(&request, interrupted) {
             Ok(outcome) if outcome.interrupted => return Ok(Outcome::Interrupted),

@@ -13,11 +13,11 @@
 
 use crate::checkpoint;
 use crate::error::Error;
+use crate::files::{remove, write_whole};
 use crate::recipe::Recipe;
 use litflow::model::directory::MANIFEST;
 use serde::{Deserialize, Serialize};
 use std::fs::{self, File, TryLockError};
-use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -191,30 +191,6 @@ pub fn is_mirrored(folder: &Path) -> bool {
 /// Notes the id of an ended run's mirror.
 pub fn mark_mirrored(folder: &Path, id: &str) -> Result<(), Error> {
     write_whole(&folder.join(MIRRORED), format!("{id}\n").as_bytes())
-}
-
-/// Writes a file whole or not at all.
-pub fn write_whole(file: &Path, content: &[u8]) -> Result<(), Error> {
-    let mut name = file.file_name().unwrap_or_default().to_owned();
-    name.push(".new");
-    let new = file.with_file_name(name);
-    let written = File::create(&new).and_then(|mut opened| opened.write_all(content).and_then(|()| opened.sync_all()));
-    written.map_err(|error| Error::io(&new, error))?;
-    fs::rename(&new, file).map_err(|error| Error::io(file, error))
-}
-
-/// Removes a folder, if it is there.
-pub fn remove(folder: &Path) -> Result<(), Error> {
-    match fs::remove_dir_all(folder) {
-        Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(Error::io(folder, error)),
-        _ => Ok(()),
-    }
-}
-
-/// `2026-11-21 14:05`, UTC.
-pub fn date(milliseconds: i64) -> String {
-    let date = chrono::DateTime::from_timestamp_millis(milliseconds);
-    date.map(|date| date.format("%Y-%m-%d %H:%M").to_string()).unwrap_or_default()
 }
 
 /// Milliseconds since the epoch.
