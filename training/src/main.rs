@@ -41,7 +41,7 @@ left out (counted on stderr); 4 the broker is in a fatal state; 130 interrupted.
 `run`: 0 published; 10 nothing new; 11 not better.";
 
 const FIT_HELP: &str = "\
-Each file annotates the types that occur in it; of other types its text says nothing. An article in several
+Each file annotates the types that occur in it; of other types its text says nothing. An article in several \
 files is one document. Without --dev a share of the completely annotated documents is held out, always the same.
 Ctrl-C leaves a model of the best weights so far and a checkpoint that --resume goes on from.
 
@@ -51,13 +51,14 @@ Examples:
       --encoder encoders/minilm-l6 --out models/mine --seed 2";
 
 const EVAL_HELP: &str = "\
-Prints strict entity scores: a mention counts only with its exact begin, end and type. --json and --report have more:
+Prints strict entity scores: a mention counts only with its exact begin, end and type. --json and --report have more: \
 overlap and word-by-word scores, kinds of errors, confusion, calibration, confidence intervals.
 
 Examples:
   litflow-train eval --model models/biored-minilm --data BioRED_Test.PubTator
   litflow-train eval --model models/biored-minilm --data BioRED_TrainDev.PubTator --held-out
-  litflow-train eval --model models/mine --champion models/biored-minilm --data A.PubTator --report runs/mine
+  litflow-train eval --model models/mine --champion models/biored-minilm \\
+      --data A.PubTator --report runs/mine
   litflow-train eval --model models/mine --data A.PubTator --json | jq .strict.micro.f1";
 
 #[derive(Args)]

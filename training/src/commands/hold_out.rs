@@ -9,7 +9,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 const HELP: &str = "\
-The list holds the share of each type, rare ones first. It is written once and never again: keep it, and give it to
+The list holds the share of each type, rare ones first. It is written once and never again: keep it, and give it to \
 every `fit --hold-out` and `run --hold-out`, so that versions can be compared over the months.
 
 Examples:

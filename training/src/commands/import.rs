@@ -17,7 +17,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 const HELP: &str = "\
-A document in several files is published once, with the types of all of them; of a type that two files annotate the
+A document in several files is published once, with the types of all of them; of a type that two files annotate the \
 first has the say. A document that is on the topic already is replaced: import together what belongs together.
 What is wrong is left out, told on stderr and counted: then the exit code is 3.
 

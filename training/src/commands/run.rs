@@ -17,18 +17,20 @@ const NOT_BETTER: u8 = 11;
 const INTERRUPTED: u8 = 130;
 
 const HELP: &str = "\
-Takes a snapshot of the topic labels, trains where there is a reason to, measures the version beside the champion on
-documents that no training ever saw, and publishes it: as the champion where the gate lets it through, else as rejected.
+Takes a snapshot of the topic labels, trains where there is a reason to, measures the version beside the champion on \
+documents that no training ever saw, and publishes it: as the champion where the gate lets it through, else as \
+rejected.
 Killed at any moment, the same command goes on; what a run was begun with counts until it has ended.
 
-Exit codes: 0 published; 10 nothing new; 11 not better; 1 failed; 2 wrong usage or configuration; 4 the broker is in a
+Exit codes: 0 published; 10 nothing new; 11 not better; 1 failed; 2 wrong usage or configuration; 4 the broker is in a \
 fatal state; 130 interrupted.
 
 Examples:
   litflow-train run --work runs/genes --encoder encoders/minilm-l6 --recipe genes.toml
   litflow-train run --work runs/genes --encoder encoders/minilm-l6 --recipe genes.toml \\
       --if-new-labels 200 --if-drift-over 1.0 --json
-  litflow-train run --work runs/genes --encoder encoders/minilm-l6 --recipe genes.toml --always --alias candidate";
+  litflow-train run --work runs/genes --encoder encoders/minilm-l6 --recipe genes.toml \\
+      --always --alias candidate";
 
 /// The monthly job: trains on the topic labels, and publishes what is not worse.
 #[derive(clap::Args)]
