@@ -22,3 +22,15 @@ pub fn remove(folder: &Path) -> Result<(), Error> {
         _ => Ok(()),
     }
 }
+
+/// Waits until a folder's entries and the files among them are on the disk, as a rename that replaces them must.
+pub fn sync(folder: &Path) -> Result<(), Error> {
+    let sync = |path: &Path| File::open(path).and_then(|opened| opened.sync_all());
+    for entry in fs::read_dir(folder).map_err(|error| Error::io(folder, error))? {
+        let path = entry.map_err(|error| Error::io(folder, error))?.path();
+        if path.is_file() {
+            sync(&path).map_err(|error| Error::io(&path, error))?;
+        }
+    }
+    sync(folder).map_err(|error| Error::io(folder, error))
+}
