@@ -69,12 +69,15 @@ pub struct Report {
     pub sentences: usize,
     /// Mentions that were recorded.
     pub mentions: usize,
-    /// Recorded mentions that were not found again, as `sentence:begin-end type`, sentences from 1.
+    /// Recorded mentions that were not found again, as `line:begin-end type "words"`, where `line` is the sentence's
+    /// in the file, from 1.
     pub missing: Vec<String>,
     /// Mentions that were not recorded, in the same form.
     pub unexpected: Vec<String>,
-    /// The largest difference of a score, and whose it is.
+    /// The largest difference of a score, …
     pub largest_shift: f32,
+    /// … and whose it is, in the same form; none where no score differs.
+    pub most_shifted: Option<String>,
     /// Mentions whose score is not a number between 0 and 1.
     pub not_a_score: Vec<String>,
 }
@@ -83,24 +86,27 @@ impl Report {
     /// Why the model is to be refused, if it is.
     pub fn check(&self, tolerance: &Tolerance) -> Result<(), String> {
         if let Some(place) = self.not_a_score.first() {
-            return Err(format!("{} scores are no probabilities, the first at {place}", self.not_a_score.len()));
+            let count = self.not_a_score.len();
+            return Err(format!("{count} scores are no probabilities, the first at {GOLDEN} line {place}"));
         }
         let differ = self.missing.len() + self.unexpected.len();
         let allowed = (self.mentions as f32 * tolerance.mentions) as usize;
         if differ > allowed {
             let examples: Vec<&str> = self.missing.iter().chain(&self.unexpected).take(3).map(String::as_str).collect();
             return Err(format!(
-                "{} of {} golden mentions are missing and {} are new (together at most {allowed}): {}",
+                "{} of {} golden mentions are missing and {} are new (together at most {allowed}): {GOLDEN} line {}",
                 self.missing.len(),
                 self.mentions,
                 self.unexpected.len(),
-                examples.join(", ")
+                examples.join(", line ")
             ));
         }
         if self.largest_shift > tolerance.score {
             return Err(format!(
-                "a golden mention's score differs by {:.3}, at most {:.3} may be",
-                self.largest_shift, tolerance.score
+                "the score of a golden mention differs by {:.3}, at most {:.3} may be: {GOLDEN} line {}",
+                self.largest_shift,
+                tolerance.score,
+                self.most_shifted.as_deref().unwrap_or_default()
             ));
         }
         Ok(())
@@ -159,14 +165,21 @@ pub fn check(tagger: &dyn Tag, golden: &[Sentence]) -> Result<Report, tagger::Er
     let texts: Vec<String> = golden.iter().map(|sentence| sentence.text.clone()).collect();
     let mut report = Report { sentences: golden.len(), ..Report::default() };
     for (number, (expected, found)) in golden.iter().zip(tag(tagger, &texts)?).enumerate() {
-        report.compare(number + 1, &expected.mentions, &found.mentions);
+        report.compare(number + 1, &expected.text, &expected.mentions, &found.mentions);
     }
     Ok(report)
 }
 
 impl Report {
-    fn compare(&mut self, number: usize, expected: &[Found], found: &[Found]) {
-        let place = |mention: &Found| format!("{number}:{}-{} {}", mention.begin, mention.end, mention.entity_type);
+    fn compare(&mut self, line: usize, text: &str, expected: &[Found], found: &[Found]) {
+        /// Enough to know a mention by.
+        const QUOTED: usize = 40;
+        let place = |mention: &Found| {
+            let Found { entity_type, begin, end, .. } = mention;
+            let length = (end.saturating_sub(*begin) as usize).min(QUOTED);
+            let words: String = text.chars().skip(*begin as usize).take(length).collect();
+            format!("{line}:{begin}-{end} {entity_type} {words:?}")
+        };
         let spans = |mentions: &[Found]| -> BTreeMap<(u32, u32, String), f32> {
             let span = |mention: &Found| (mention.begin, mention.end, mention.entity_type.clone());
             mentions.iter().map(|mention| (span(mention), mention.score)).collect()
@@ -181,7 +194,11 @@ impl Report {
                 continue;
             }
             match expected_spans.get(&key(mention)) {
-                Some(score) => self.largest_shift = self.largest_shift.max((score - mention.score).abs()),
+                Some(score) if (score - mention.score).abs() > self.largest_shift => {
+                    self.largest_shift = (score - mention.score).abs();
+                    self.most_shifted = Some(place(mention));
+                }
+                Some(_) => {}
                 None => self.unexpected.push(place(mention)),
             }
         }
@@ -251,25 +268,27 @@ mod tests {
     fn another_model_is_told_by_its_mentions_and_scores() {
         let golden = record(&tagger(&WORDS), &texts()).unwrap();
         let report = check(&tagger(&[("BRCA1", "Gene"), ("breast", "Disease")]), &golden).unwrap();
-        assert_eq!(report.missing, ["1:14-27 Disease", "3:0-3 Gene"]);
-        assert_eq!(report.unexpected, ["1:14-20 Disease"]);
+        assert_eq!(report.missing, ["1:14-27 Disease \"breast cancer\"", "3:0-3 Gene \"p53\""]);
+        assert_eq!(report.unexpected, ["1:14-20 Disease \"breast\""]);
         let told = report.check(&Tolerance::default()).unwrap_err();
-        assert!(told.contains("2 of 4 golden mentions are missing and 1 are new") && told.contains("3:0-3"), "{told}");
+        assert!(told.contains("2 of 4 golden mentions are missing and 1 are new"), "{told}");
+        assert!(told.contains("golden.jsonl line 1:14-27 Disease \"breast cancer\", line 3:0-3 Gene"), "{told}");
         report.check(&Tolerance { mentions: 0.75, ..Tolerance::default() }).unwrap();
 
         let mut shifted = golden;
         shifted[2].mentions[0].score -= 0.2;
         let report = check(&tagger(&WORDS), &shifted).unwrap();
-        assert!(report.check(&Tolerance::default()).unwrap_err().contains("differs by 0.200"));
+        let told = report.check(&Tolerance::default()).unwrap_err();
+        assert!(told.contains("differs by 0.200") && told.ends_with("line 3:0-3 Gene \"p53\""), "{told}");
     }
 
     #[test]
     fn a_score_that_is_no_number_is_never_tolerated() {
         let mut report = Report { sentences: 1, ..Report::default() };
         let found = |score| Found { entity_type: "Gene".into(), begin: 0, end: 5, score };
-        report.compare(1, &[found(0.9)], &[found(f32::NAN)]);
+        report.compare(1, "BRCA1.", &[found(0.9)], &[found(f32::NAN)]);
         let told = report.check(&Tolerance { score: f32::MAX, mentions: 1.0 }).unwrap_err();
-        assert!(told.contains("no probabilities, the first at 1:0-5 Gene"), "{told}");
+        assert!(told.contains("no probabilities, the first at golden.jsonl line 1:0-5 Gene \"BRCA1\""), "{told}");
     }
 
     #[test]

@@ -18,6 +18,7 @@ mod files;
 pub mod fit;
 mod fused;
 pub mod gate;
+pub mod golden;
 pub mod labels;
 pub mod loss;
 pub mod mlflow;

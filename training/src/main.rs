@@ -33,6 +33,7 @@ enum Command {
     Export(commands::export::Args),
     Snapshot(commands::snapshot::Args),
     HoldOut(commands::hold_out::Args),
+    Golden(commands::golden::Args),
     Run(Box<commands::run::Args>),
 }
 
@@ -138,6 +139,7 @@ fn main() -> ExitCode {
         Command::Export(args) => args.run(),
         Command::Snapshot(args) => args.run(),
         Command::HoldOut(args) => args.run(),
+        Command::Golden(args) => args.run(),
         Command::Run(args) => args.run(),
     };
     result.unwrap_or_else(|error| {

@@ -187,3 +187,34 @@ fn a_cause_is_told_once() {
     let log = String::from_utf8_lossy(&output.stderr);
     assert_eq!(log.matches("No such file").count(), 1, "{log}");
 }
+
+#[test]
+fn golden_sentences_become_a_part_of_the_model() {
+    let folder = workplace();
+    assert_eq!(run(folder.path(), &FIT).status.code(), Some(0));
+    let model = folder.path().join("model");
+    let digest = || litflow::model::directory::manifest_digest(&model).unwrap();
+    let (before, golden) = (digest(), ["golden", "--model", "model", "articles.txt"]);
+    let write = |text: &str| std::fs::write(folder.path().join("articles.txt"), text).unwrap();
+
+    write("");
+    let refused = run(folder.path(), &golden);
+    assert_eq!((refused.status.code(), digest()), (Some(2), before.clone()));
+    assert!(String::from_utf8_lossy(&refused.stderr).contains("finds nothing"));
+
+    write("The gene abc1 causes cancer in mice. Fever of mice and the gene xyz2.");
+    let added = run(folder.path(), &golden);
+    assert_eq!(added.status.code(), Some(0), "{}", String::from_utf8_lossy(&added.stderr));
+    let file = model.join("golden.jsonl");
+    let sentences = litflow::registry::golden::read(&file).unwrap().unwrap();
+    assert!(!sentences.is_empty() && sentences.iter().all(|sentence| !sentence.mentions.is_empty()));
+    let manifest = std::fs::read_to_string(model.join("manifest.json")).unwrap();
+    assert!(manifest.contains("golden.jsonl") && manifest.contains("\"data\": \"sha256:"), "{manifest}");
+    assert_ne!(digest(), before);
+    let evaluated = run(folder.path(), &["eval", "--model", "model", "--data", "corpus.pubtator"]);
+    assert_eq!(evaluated.status.code(), Some(0), "the manifest fits its files");
+
+    let (kept, again) = (std::fs::read(&file).unwrap(), run(folder.path(), &golden));
+    assert_eq!((again.status.code(), std::fs::read(&file).unwrap()), (Some(2), kept));
+    assert!(String::from_utf8_lossy(&again.stderr).contains("golden.jsonl is there already"));
+}

@@ -1,6 +1,7 @@
 //! The commands, one file each, and what they share.
 
 pub mod export;
+pub mod golden;
 pub mod hold_out;
 pub mod import;
 pub mod run;

@@ -2,7 +2,7 @@
 
 use super::champion::Champion;
 use super::work::{Plan, Work};
-use super::{Job, documents, golden, speed};
+use super::{Job, documents, speed};
 use crate::analysis::Training;
 use crate::analysis::bootstrap::Interval;
 use crate::dataset::{DataOptions, Dataset};
@@ -10,6 +10,7 @@ use crate::error::Error;
 use crate::evaluate::measure;
 use crate::files::{remove, write_whole};
 use crate::gate::{self, Checks};
+use crate::golden;
 use crate::mlflow::{Mlflow, Trained};
 use crate::publish::RECIPE;
 use crate::recipe::Recipe;

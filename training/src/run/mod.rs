@@ -12,7 +12,6 @@
 pub mod candidate;
 pub mod champion;
 pub mod documents;
-pub mod golden;
 pub mod reason;
 pub mod speed;
 pub mod work;
