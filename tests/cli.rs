@@ -3,7 +3,10 @@
 #![allow(clippy::unwrap_used)] // the helpers of tests are tests
 
 use assert_cmd::Command;
+use litflow::model::directory::Manifest;
+use litflow::registry::golden;
 use std::io::Write as _;
+use std::path::Path;
 
 fn litflow() -> Command {
     let mut command = Command::cargo_bin("litflow").unwrap();
@@ -175,7 +178,7 @@ fn a_model_that_is_missing_or_broken_is_5() {
 /// Neither a store nor Kafka is needed.
 #[test]
 fn a_model_directory_is_verified_on_its_own() {
-    let verify = |folder: &std::path::Path| {
+    let verify = |folder: &Path| {
         let mut command = litflow();
         command.args(["models", "verify", "--precision", "fp32", "--json"]).arg(folder);
         command
@@ -204,7 +207,41 @@ fn a_model_directory_is_verified_on_its_own() {
     let report = verified(folder.path())["golden"].clone();
     assert_eq!((&report["sentences"], &report["mentions"]), (&1.into(), &found.len().into()), "{report}");
 
-    stderr_of_failure(&mut verify(std::path::Path::new("/nowhere/model")), 5);
+    stderr_of_failure(&mut verify(Path::new("/nowhere/model")), 5);
+}
+
+/// It says what it said when it was made, and what says anything else is another model.
+#[test]
+fn the_shipped_model_is_told_from_others_by_its_golden_sentences() {
+    let verify = |folder: &Path| {
+        let mut command = litflow();
+        command.args(["models", "verify", "--json"]).arg(folder);
+        command
+    };
+    let shipped = Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/models/biored-minilm"));
+    let verified: serde_json::Value = serde_json::from_str(&stdout(&mut verify(shipped))).unwrap();
+    assert_eq!((&verified["ok"], &verified["golden"]["sentences"]), (&true.into(), &200.into()), "{verified}");
+
+    let folder = tempfile::tempdir().unwrap();
+    for file in std::fs::read_dir(shipped).unwrap() {
+        let file = file.unwrap();
+        std::fs::copy(file.path(), folder.path().join(file.file_name())).unwrap();
+    }
+    let file = folder.path().join(golden::GOLDEN);
+    let recorded = golden::read(&file).unwrap().unwrap();
+    let refusal = |change: &dyn Fn(&mut Vec<golden::Sentence>)| {
+        let mut changed = recorded.clone();
+        change(&mut changed);
+        golden::write(&file, &changed).unwrap();
+        Manifest::default().write(folder.path()).unwrap();
+        stderr_of_failure(&mut verify(folder.path()), 5)
+    };
+    let told = refusal(&|sentences| sentences[6].mentions[0].score -= 0.5);
+    let mention = &recorded[6].mentions[0];
+    let place = format!("golden.jsonl line 7:{}-{} {}", mention.begin, mention.end, mention.entity_type);
+    assert!(told.contains("differs by 0.") && told.contains(&place), "{told}");
+    let told = refusal(&|sentences| sentences.iter_mut().for_each(|sentence| sentence.mentions.clear()));
+    assert!(told.contains("mentions are missing and") && told.contains("golden.jsonl line 1:"), "{told}");
 }
 
 /// `litflow tag … | head -1` ends quietly.
