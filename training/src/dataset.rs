@@ -6,17 +6,21 @@
 //! `loss.rs`. The same article in several files becomes one document: for each type the first file (in the
 //! order given) that annotates it has the say. Because merging goes by article id over all files, a split by
 //! document cannot leak.
+//!
+//! Documents wait on the disk ([`Spool`]): whoever goes through them has one in memory at a time.
 
 use crate::error::Error;
 use crate::labels::{Corpus, Discontinuous, Entry, LeftOut, OpenWords, Overlap, Quarantine, ReadOptions, Scheme};
 use crate::scorer::Span;
 use crate::snapshot::Snapshot;
 use crate::split::HoldOut;
+use crate::spool::Spool;
 use litflow::bus::records;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 /// How files become labelled documents.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
@@ -87,7 +91,7 @@ impl DataOptions {
 }
 
 /// A document with its gold mentions.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LabeledDocument {
     /// Its id, a CURIE.
     pub id: String,
@@ -98,7 +102,7 @@ pub struct LabeledDocument {
 }
 
 /// A passage with its gold mentions, offsets in code points into its text.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LabeledPassage {
     /// The text, unaltered.
     pub text: String,
@@ -115,8 +119,10 @@ pub struct LabeledPassage {
 pub struct Dataset {
     /// The entity types; spans index them.
     pub types: Vec<String>,
-    /// In the order of first appearance.
-    pub documents: Vec<LabeledDocument>,
+    /// The documents of this set and of those that were taken out of it.
+    spool: Arc<Spool<LabeledDocument>>,
+    /// Where in the spool this set's lie, in the order of first appearance.
+    members: Vec<usize>,
     /// What was left out.
     pub left_out: LeftOut,
     /// The options as they turned out: the types, and what the rare ones became. With these, other files are read
@@ -124,7 +130,25 @@ pub struct Dataset {
     pub options: DataOptions,
 }
 
+/// What a set of documents comes to.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Summary {
+    /// Documents.
+    pub documents: usize,
+    /// Those of them that are annotated for every type.
+    pub complete: usize,
+    /// Gold mentions of each type.
+    pub mentions: Vec<u64>,
+    /// SHA-256 over ids, texts, spans and annotated types: what a model has learned from.
+    pub digest: String,
+}
+
 impl LabeledDocument {
+    /// The gold mentions of all passages.
+    pub fn spans(&self) -> impl Iterator<Item = &Span> {
+        self.passages.iter().flat_map(|passage| &passage.spans)
+    }
+
     /// Whether every type is annotated.
     pub fn is_complete(&self) -> bool {
         self.annotated.iter().all(|annotated| *annotated)
@@ -152,21 +176,27 @@ impl Dataset {
             let found = if Snapshot::is_at(path) {
                 add_snapshot(&mut corpus, path, &mut quarantine)?
             } else {
-                corpus.add(path, None, &ReadOptions::default(), &mut quarantine)
+                corpus.add(path, None, &ReadOptions::default(), &mut quarantine)?
             };
             if found == 0 {
                 empty = Some(path);
                 break;
             }
         }
-        let (documents, _) = corpus.finish(&mut quarantine);
+        let (mut read, mut counts) = (Spool::default(), BTreeMap::new());
+        corpus.finish(&mut quarantine, |document, _| {
+            for span in &document.spans {
+                *counts.entry(span.entity_type.clone()).or_default() += 1;
+            }
+            read.push(&document).map(|_| ())
+        })?;
         let left_out = quarantine.counts().clone();
         if let Some(path) = empty {
             let why = first_refused.map(|reason| format!(" ({reason})")).unwrap_or_default();
             return Err(Error::Usage(format!("{} holds no labelled document{why}", path.display())));
         }
         let mut options = options.clone();
-        let documents = settle_types(documents, &mut options);
+        let rare = settle_types(&counts, &mut options);
         if options.types.is_empty() {
             let names: Vec<String> = paths.iter().map(|path| path.display().to_string()).collect();
             return Err(Error::Usage(format!(
@@ -174,50 +204,94 @@ impl Dataset {
                 names.join(", ")
             )));
         }
-        let documents = documents.into_iter().map(|document| indexed(document, &options.types)).collect();
-        Ok(Self { types: options.types.clone(), documents, left_out, options })
+        let documents = read.iter().map(|document| {
+            let mut document = document?;
+            rename_to_other(&mut document, &rare);
+            Ok(indexed(document, &options.types))
+        });
+        let data = Self::of(options.types.clone(), documents)?;
+        Ok(Self { left_out, options, ..data })
+    }
+
+    /// Documents whose spans index `types`.
+    ///
+    /// # Errors
+    /// Those of the documents, or of the disk.
+    pub fn of(
+        types: Vec<String>,
+        documents: impl IntoIterator<Item = Result<LabeledDocument, Error>>,
+    ) -> Result<Self, Error> {
+        let mut spool = Spool::default();
+        for document in documents {
+            spool.push(&document?)?;
+        }
+        let members = (0..spool.len()).collect();
+        Ok(Self { types, members, spool: Arc::new(spool), ..Self::default() })
+    }
+
+    /// How many documents there are.
+    pub fn len(&self) -> usize {
+        self.members.len()
+    }
+
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.members.is_empty()
+    }
+
+    /// The documents, in the order of first appearance, read from the disk one by one.
+    pub fn documents(&self) -> impl Iterator<Item = Result<LabeledDocument, Error>> {
+        self.members.iter().map(|&at| self.spool.get(at))
+    }
+
+    /// The document at a place in that order, read from the disk.
+    pub fn get(&self, place: usize) -> Result<LabeledDocument, Error> {
+        self.spool.get(self.members[place])
     }
 
     /// Takes out the documents that `rule` holds out of training.
-    pub fn hold_out(&mut self, rule: &HoldOut) -> Self {
-        self.take(|document| rule.holds(document))
-    }
-
-    /// Removes the documents that stand in `other` too.
-    pub fn remove_documents_of(&mut self, other: &Self) {
-        let ids: BTreeSet<&str> = other.documents.iter().map(|document| document.id.as_str()).collect();
-        self.documents.retain(|document| !ids.contains(document.id.as_str()));
-    }
-
-    fn take(&mut self, taken: impl Fn(&LabeledDocument) -> bool) -> Self {
-        let (taken, kept) = std::mem::take(&mut self.documents).into_iter().partition(taken);
-        self.documents = kept;
+    pub fn hold_out(&mut self, rule: &HoldOut) -> Result<Self, Error> {
+        let taken = self.take(|document| rule.holds(document))?;
         let (types, options) = (self.types.clone(), self.options.clone());
-        Self { types, documents: taken, left_out: LeftOut::default(), options }
+        Ok(Self { types, members: taken, spool: self.spool.clone(), left_out: LeftOut::default(), options })
     }
 
-    /// SHA-256 over ids, texts, spans and annotated types: what the model has learned from.
-    pub fn digest(&self) -> String {
+    /// Removes the documents with these ids.
+    pub fn remove(&mut self, ids: &BTreeSet<String>) -> Result<(), Error> {
+        self.take(|document| ids.contains(&document.id)).map(|_| ())
+    }
+
+    fn take(&mut self, is_taken: impl Fn(&LabeledDocument) -> bool) -> Result<Vec<usize>, Error> {
+        let (mut taken, mut kept) = (Vec::new(), Vec::new());
+        for &at in &self.members {
+            let to = if is_taken(&self.spool.get(at)?) { &mut taken } else { &mut kept };
+            to.push(at);
+        }
+        self.members = kept;
+        Ok(taken)
+    }
+
+    /// The documents' ids.
+    pub fn ids(&self) -> Result<BTreeSet<String>, Error> {
+        self.documents().map(|document| Ok(document?.id)).collect()
+    }
+
+    /// What the set comes to.
+    pub fn summary(&self) -> Result<Summary, Error> {
+        let mut summary = Summary { documents: self.len(), mentions: vec![0; self.types.len()], ..Summary::default() };
         let mut digest = Sha256::new();
         digest.update(self.types.join("\t"));
-        for document in &self.documents {
+        for document in self.documents() {
+            let document = document?;
+            summary.complete += usize::from(document.is_complete());
+            document.spans().for_each(|span| summary.mentions[span.entity_type] += 1);
             digest.update(format!("\n{}\t{:?}", document.id, document.annotated));
             for passage in &document.passages {
                 digest.update(format!("\n{}\n{:?}\n{:?}", passage.text, passage.spans, passage.open));
             }
         }
-        format!("sha256:{}", hex(&digest.finalize()))
-    }
-
-    /// Gold mentions of each type.
-    pub fn mentions_by_type(&self) -> Vec<u64> {
-        let mut counts = vec![0; self.types.len()];
-        for passage in self.documents.iter().flat_map(|document| &document.passages) {
-            for span in &passage.spans {
-                counts[span.entity_type] += 1;
-            }
-        }
-        counts
+        summary.digest = format!("sha256:{}", hex(&digest.finalize()));
+        Ok(summary)
     }
 }
 
@@ -231,44 +305,42 @@ fn add_snapshot(corpus: &mut Corpus, folder: &Path, quarantine: &mut Quarantine)
     let place = folder.display().to_string();
     let mut found = 0;
     for document in snapshot.documents()? {
-        found += corpus.add_group(vec![(place.clone(), document?.into())], quarantine);
+        corpus.add_document(place.clone(), document?.into(), quarantine)?;
+        found += 1;
     }
     Ok(found)
 }
 
-/// Decides which types are learned, and gives the spans of those with too few mentions the type that they become.
-fn settle_types(
-    mut documents: Vec<records::LabeledDocument>,
-    options: &mut DataOptions,
-) -> Vec<records::LabeledDocument> {
-    let mut counts: BTreeMap<&str, u64> = BTreeMap::new();
-    for span in documents.iter().flat_map(|document| &document.spans) {
-        *counts.entry(&span.entity_type).or_default() += 1;
-    }
-    let count = |name: &String| counts.get(name.as_str()).copied().unwrap_or_default();
+/// Decides which types are learned. Returns those with too few mentions, which become [`OTHER`].
+fn settle_types(counts: &BTreeMap<String, u64>, options: &mut DataOptions) -> BTreeSet<String> {
+    let count = |name: &String| counts.get(name).copied().unwrap_or_default();
     if options.types.is_empty() {
-        options.types = counts.keys().map(|name| (*name).to_owned()).collect();
+        options.types = counts.keys().cloned().collect();
         options.types.sort_by_key(|name| (std::cmp::Reverse(count(name)), name.clone()));
     }
     let is_rare = |name: &String| count(name) < options.min_mentions && name != OTHER;
     let rare: BTreeSet<String> = options.types.iter().filter(|name| is_rare(name)).cloned().collect();
     let others: u64 = rare.iter().chain([&OTHER.to_owned()]).map(count).sum();
     options.types.retain(|name| !rare.contains(name));
-    if !rare.is_empty() && options.rare == Rare::Other && others >= options.min_mentions {
-        if !options.types.iter().any(|name| name == OTHER) {
-            options.types.push(OTHER.to_owned());
-        }
-        options.rename.values_mut().filter(|to| rare.contains(*to)).for_each(|to| *to = OTHER.to_owned());
-        options.rename.extend(rare.iter().map(|name| (name.clone(), OTHER.to_owned())));
-        for document in &mut documents {
-            let spans = document.spans.iter_mut().map(|span| &mut span.entity_type);
-            spans.chain(&mut document.entity_types).filter(|name| rare.contains(*name)).for_each(|name| {
-                OTHER.clone_into(name);
-            });
-        }
-    }
+    let become_other = !rare.is_empty() && options.rare == Rare::Other && others >= options.min_mentions;
     options.min_mentions = 0;
-    documents
+    if !become_other {
+        return BTreeSet::new();
+    }
+    if !options.types.iter().any(|name| name == OTHER) {
+        options.types.push(OTHER.to_owned());
+    }
+    options.rename.values_mut().filter(|to| rare.contains(*to)).for_each(|to| *to = OTHER.to_owned());
+    options.rename.extend(rare.iter().map(|name| (name.clone(), OTHER.to_owned())));
+    rare
+}
+
+/// Gives the spans of rare types the type [`OTHER`].
+fn rename_to_other(document: &mut records::LabeledDocument, rare: &BTreeSet<String>) {
+    let spans = document.spans.iter_mut().map(|span| &mut span.entity_type);
+    spans.chain(&mut document.entity_types).filter(|name| rare.contains(*name)).for_each(|name| {
+        OTHER.clone_into(name);
+    });
 }
 
 /// The document with its types as indices. Passages without text have nothing to learn from.
@@ -315,6 +387,10 @@ mod tests {
         Dataset::read(&paths.collect::<Vec<_>>(), options)
     }
 
+    fn documents(data: &Dataset) -> Vec<LabeledDocument> {
+        data.documents().map(Result::unwrap).collect()
+    }
+
     fn span(begin: u32, end: u32, entity_type: usize) -> Span {
         Span { begin, end, entity_type }
     }
@@ -329,18 +405,18 @@ mod tests {
             read(&[("a.pubtator", GENES), ("b.pubtator", &format!("{SPECIES}\n{other}"))], &DataOptions::default());
         let data = data.unwrap();
         assert_eq!(data.types, ["Gene", "Species"]);
-        assert_eq!(data.documents.len(), 2);
-        assert!(data.documents[0].is_complete());
-        assert_eq!(data.documents[0].passages[0].spans, [span(0, 5, 0), span(9, 13, 1)]);
-        assert_eq!(data.documents[0].passages[1].spans, [span(0, 4, 0)]);
-        assert_eq!(data.documents[1].annotated, [false, true]);
+        assert_eq!(data.len(), 2);
+        assert!(documents(&data)[0].is_complete());
+        assert_eq!(documents(&data)[0].passages[0].spans, [span(0, 5, 0), span(9, 13, 1)]);
+        assert_eq!(documents(&data)[0].passages[1].spans, [span(0, 4, 0)]);
+        assert_eq!(documents(&data)[1].annotated, [false, true]);
     }
 
     #[test]
     fn the_first_file_has_the_say_on_a_type() {
         let second = "1|t|BRCA1 in mice\n1|a|TP53 too.\n1\t9\t13\tmice\tSpecies\t1\n1\t0\t13\tBRCA1 in mice\tGene\t1\n";
         let data = read(&[("a", GENES), ("b", second)], &DataOptions::default()).unwrap();
-        assert_eq!(data.documents[0].passages[0].spans, [span(0, 5, 0), span(9, 13, 1)]);
+        assert_eq!(documents(&data)[0].passages[0].spans, [span(0, 5, 0), span(9, 13, 1)]);
     }
 
     #[test]
@@ -353,9 +429,9 @@ mod tests {
             ..DataOptions::default()
         };
         let data = read(&[("a.txt", text)], &options).unwrap();
-        assert_eq!(data.documents[0].passages.len(), 1);
-        assert_eq!(data.documents[0].passages[0].spans, [span(0, 2, 0)]);
-        assert_eq!(data.documents[0].passages[0].open, [(3, 5), (9, 11)]);
+        assert_eq!(documents(&data)[0].passages.len(), 1);
+        assert_eq!(documents(&data)[0].passages[0].spans, [span(0, 2, 0)]);
+        assert_eq!(documents(&data)[0].passages[0].open, [(3, 5), (9, 11)]);
     }
 
     #[test]
@@ -363,8 +439,8 @@ mod tests {
         let text = "x\n\n1|t|αβ BRCA1 gene\n1|a|\n1\t3\t8\tBRCA1\tGene\t\n1\t3\t13\tBRCA1 gene\tGene\t\n1\t0\t5\tBRCA1\tGene\t\n\n\
                     1|t|Another text\n1|a|\n";
         let data = read(&[("a", text)], &DataOptions::default()).unwrap();
-        assert_eq!(data.documents[0].passages[0].spans, [span(3, 13, 0)]);
-        assert_eq!(data.documents[0].passages[0].open, [(0, 5)]);
+        assert_eq!(documents(&data)[0].passages[0].spans, [span(3, 13, 0)]);
+        assert_eq!(documents(&data)[0].passages[0].open, [(0, 5)]);
         assert_eq!(
             data.left_out.to_string(),
             "1 unreadable records, 1 copies of a document with a differing text, \
@@ -397,19 +473,19 @@ mod tests {
         options.read_type_map(folder.path()).unwrap();
         let data = read(&[("a", INVENTORY)], &options).unwrap();
         assert_eq!(data.types, ["Gene", OTHER]);
-        assert_eq!(data.mentions_by_type(), [3, 3]);
-        assert!(data.documents[0].is_complete());
-        assert_eq!(data.documents[0].passages[0].open, [(18, 20)]);
+        assert_eq!(data.summary().unwrap().mentions, [3, 3]);
+        assert!(documents(&data)[0].is_complete());
+        assert_eq!(documents(&data)[0].passages[0].open, [(18, 20)]);
         // Other data is read alike, whatever its own counts are.
         let few = "2|t|da gb ca\n2|a|\n2\t0\t2\tda\tT047\t\n2\t3\t5\tgb\tT028\t\n2\t6\t8\tca\tT025\t\n";
         let same = read(&[("b", few)], &data.options).unwrap();
         assert_eq!(same.types, data.types);
-        assert_eq!(same.documents[0].passages[0].spans, [span(0, 2, 1), span(3, 5, 0), span(6, 8, 1)]);
+        assert_eq!(documents(&same)[0].passages[0].spans, [span(0, 2, 1), span(3, 5, 0), span(6, 8, 1)]);
 
         let left_out = DataOptions { rare: Rare::LeaveOut, ..options.clone() };
         let data = read(&[("a", INVENTORY)], &left_out).unwrap();
-        assert_eq!((data.types.as_slice(), data.mentions_by_type()), (&["Gene".to_owned()][..], vec![3]));
-        assert_eq!(data.documents[0].passages[0].open, [(18, 20)]);
+        assert_eq!((data.types.as_slice(), data.summary().unwrap().mentions), (&["Gene".to_owned()][..], vec![3]));
+        assert_eq!(documents(&data)[0].passages[0].open, [(18, 20)]);
         let none = read(&[("a", INVENTORY)], &DataOptions { min_mentions: 100, ..options }).unwrap_err();
         assert!(none.to_string().contains("min_mentions"), "{none}");
 
@@ -426,8 +502,8 @@ mod tests {
                     \"open\": [{\"passage\": 1, \"begin\": 5, \"end\": 8}]}\n";
         let options = DataOptions { types: vec!["Gene".into(), "Disease".into()], ..DataOptions::default() };
         let data = read(&[("a.pubtator", GENES), ("b.jsonl", line)], &options).unwrap();
-        assert_eq!((data.documents.len(), data.documents[0].id.as_str()), (1, "pmid:1"));
-        assert!(data.documents[0].is_complete() && data.left_out.is_empty());
-        assert_eq!(data.documents[0].passages[1].open, [(5, 8)]);
+        assert_eq!((data.len(), documents(&data)[0].id.as_str()), (1, "pmid:1"));
+        assert!(documents(&data)[0].is_complete() && data.left_out.is_empty());
+        assert_eq!(documents(&data)[0].passages[1].open, [(5, 8)]);
     }
 }

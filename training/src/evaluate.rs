@@ -64,8 +64,10 @@ pub fn evaluate(directory: &Path, files: &[PathBuf], scope: &Scope, options: &Op
         Scope::Listed(rule) => Some(rule),
     };
     if let Some(rule) = rule {
-        data.documents = data.hold_out(rule).documents;
-        if data.documents.is_empty() {
+        let held_out = data.hold_out(rule)?;
+        let left_out = std::mem::replace(&mut data, held_out).left_out;
+        data.left_out = left_out;
+        if data.is_empty() {
             return Err(Error::Usage("none of the documents was held out of this model's training".into()));
         }
     }
@@ -94,9 +96,9 @@ impl Evaluation {
             return Ok(Training::default());
         }
         let mut data = Dataset::read(files, &self.data_options)?;
-        let measured: BTreeSet<&str> = self.outcomes.iter().map(|outcome| outcome.id.as_str()).collect();
-        data.documents.retain(|document| !measured.contains(document.id.as_str()));
-        Ok(Training::of(&data))
+        let measured: BTreeSet<String> = self.outcomes.iter().map(|outcome| outcome.id.clone()).collect();
+        data.remove(&measured)?;
+        Training::of(&data)
     }
 
     /// All measures, beside those of a champion on the same documents.
@@ -133,11 +135,13 @@ pub(crate) fn epochs(directory: &Path) -> Vec<Epoch> {
 pub fn outcomes(model: Model, data: &Dataset) -> Result<Vec<Outcome>, Error> {
     let tokenizer = SentenceTokenizer::new(model.tokenizer().clone(), model.config().max_length(), 0)?;
     let engine = Engine::start(model, &engine::Options::default())?;
-    let tag = |document: &LabeledDocument| engine.tag(document_of(document));
-    let tagging = futures::stream::iter(&data.documents).map(tag).buffered(DOCUMENTS_AT_A_TIME).try_collect();
-    let tagged: Vec<TaggedDocument> = futures::executor::block_on(tagging)?;
-    let pairs = data.documents.iter().zip(tagged);
-    pairs.map(|(document, tagged)| outcome(document, &tagged, &data.types, &tokenizer)).collect()
+    let tag = async |document: Result<LabeledDocument, Error>| {
+        let document = document?;
+        let tagged = engine.tag(document_of(&document)).await?;
+        outcome(&document, &tagged, &data.types, &tokenizer)
+    };
+    let tagging = futures::stream::iter(data.documents()).map(tag).buffered(DOCUMENTS_AT_A_TIME).try_collect();
+    futures::executor::block_on(tagging)
 }
 
 fn outcome(

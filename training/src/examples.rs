@@ -1,23 +1,24 @@
 //! From labelled documents to batches: sentences, words and pieces as inference sees them, and for each
 //! word the tags that its annotation allows.
 
-use crate::dataset::{Dataset, LabeledDocument, LabeledPassage};
+use crate::dataset::{LabeledDocument, LabeledPassage};
 use crate::error::Error;
 use crate::random::SplitMix;
 use crate::split::{local_id, unit_hash};
+use crate::spool::Spool;
 use litflow::model::{LabelSet, Tag};
 use litflow::tagger::encode::{SentenceTokenizer, Word, segments};
 use litflow::text::{CodePoints, sentences};
+use serde::{Deserialize, Serialize};
+use std::borrow::Borrow;
 use tch::{Device, TchError, Tensor};
 
 /// Most labels: their sets are bits of a `u64`.
 pub const MAX_LABELS: usize = 64;
 
 /// A window of a sentence.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Example {
-    /// Index of the document in its dataset.
-    pub document: usize,
     /// Index of the passage in the document.
     pub passage: usize,
     /// The window's ids, special tokens included.
@@ -31,23 +32,19 @@ pub struct Example {
 }
 
 /// Turns documents into examples.
-pub struct Encoder<'a> {
+pub struct Encoder {
     /// The encoder's tokenizer.
-    pub tokenizer: &'a SentenceTokenizer,
+    pub tokenizer: SentenceTokenizer,
     /// The model's labels.
-    pub labels: &'a LabelSet,
+    pub labels: LabelSet,
 }
 
-impl Encoder<'_> {
-    /// All windows of all sentences that hold a word, in the documents' order.
-    pub fn encode(&self, dataset: &Dataset) -> Result<Vec<Example>, Error> {
+impl Encoder {
+    /// All windows of all sentences of a document that hold a word, in their order.
+    pub fn encode(&self, document: &LabeledDocument) -> Result<Vec<Example>, Error> {
         let mut examples = Vec::new();
-        for (document_index, document) in dataset.documents.iter().enumerate() {
-            for (passage_index, passage) in document.passages.iter().enumerate() {
-                self.encode_passage(document, passage, |example| {
-                    examples.push(Example { document: document_index, passage: passage_index, ..example });
-                })?;
-            }
+        for index in 0..document.passages.len() {
+            self.encode_passage(document, index, &mut examples)?;
         }
         Ok(examples)
     }
@@ -55,9 +52,10 @@ impl Encoder<'_> {
     fn encode_passage(
         &self,
         document: &LabeledDocument,
-        passage: &LabeledPassage,
-        mut add: impl FnMut(Example),
+        index: usize,
+        examples: &mut Vec<Example>,
     ) -> Result<(), Error> {
+        let passage = &document.passages[index];
         let code_points = CodePoints::new(&passage.text);
         for sentence in sentences(&passage.text) {
             // Sentences beyond a segment are no prose: the core alone is enough to learn from.
@@ -71,9 +69,8 @@ impl Encoder<'_> {
                     }
                     let piece_at = |word: &Word| word.first_piece as usize - window.pieces.start;
                     let allowed = self.allowed(document, passage, words);
-                    add(Example {
-                        document: 0,
-                        passage: 0,
+                    examples.push(Example {
+                        passage: index,
                         ids: self.tokenizer.input(&encoded.ids[window.pieces.clone()]).map(i64::from).collect(),
                         first_pieces: words
                             .iter()
@@ -121,18 +118,42 @@ impl Encoder<'_> {
     }
 }
 
-/// Drops a share of the examples that hold no mention and come from documents annotated for some types
-/// only: `keep` of them stays, always the same ones.
-pub fn thin_out(examples: Vec<Example>, dataset: &Dataset, labels: &LabelSet, keep: f64) -> Vec<Example> {
+/// Drops a share of a document's examples that hold no mention, where it is annotated for some types only: `keep` of
+/// them stays, always the same ones.
+pub fn thin_out(examples: &mut Vec<Example>, document: &LabeledDocument, labels: &LabelSet, keep: f64) {
     let begins = labels.tags().iter().enumerate().filter(|(_, tag)| matches!(tag, Tag::Begin(_)));
     let begins: u64 = begins.fold(0, |set, (label, _)| set | 1 << label);
-    let kept = |example: &Example| {
-        let document = &dataset.documents[example.document];
+    examples.retain(|example| {
         let has_mention = example.allowed.iter().any(|set| set.count_ones() == 1 && set & begins != 0);
         let place = || format!("{} {} {}", local_id(&document.id), example.passage, example.words[0].0);
         has_mention || document.is_complete() || unit_hash(&place()) < keep
-    };
-    examples.into_iter().filter(kept).collect()
+    });
+}
+
+/// Examples that wait on the disk for their batch.
+#[derive(Default)]
+pub struct Examples {
+    spool: Spool<Example>,
+    /// Of each, how many pieces it has.
+    lengths: Vec<u32>,
+}
+
+impl Examples {
+    /// Adds one.
+    pub fn push(&mut self, example: &Example) -> Result<(), Error> {
+        self.lengths.push(example.ids.len() as u32);
+        self.spool.push(example).map(|_| ())
+    }
+
+    /// How many pieces each has, special tokens included.
+    pub fn lengths(&self) -> &[u32] {
+        &self.lengths
+    }
+
+    /// Those at these places.
+    pub fn get(&self, places: impl IntoIterator<Item = usize>) -> Result<Vec<Example>, Error> {
+        places.into_iter().map(|place| self.spool.get(place)).collect()
+    }
 }
 
 /// Examples padded to one length, on the device. B examples, L pieces, W words, K labels.
@@ -151,16 +172,22 @@ pub struct Batch {
 
 impl Batch {
     /// Pads examples into a batch.
-    pub fn new(examples: &[&Example], labels: usize, padding_id: i64, device: Device) -> Result<Self, TchError> {
+    pub fn new<E: Borrow<Example>>(
+        examples: &[E],
+        labels: usize,
+        padding_id: i64,
+        device: Device,
+    ) -> Result<Self, TchError> {
         let rows = examples.len();
-        let pieces = examples.iter().map(|example| example.ids.len()).max().unwrap_or(0);
-        let words = examples.iter().map(|example| example.words.len()).max().unwrap_or(0);
+        let examples = || examples.iter().map(Borrow::borrow);
+        let pieces = examples().map(|example| example.ids.len()).max().unwrap_or(0);
+        let words = examples().map(|example| example.words.len()).max().unwrap_or(0);
         let mut ids = vec![padding_id; rows * pieces];
         let mut mask = vec![false; rows * pieces];
         let mut first_pieces = vec![0i64; rows * words];
         let mut word_mask = vec![false; rows * words];
         let mut allowed = vec![true; rows * words * labels];
-        for (row, example) in examples.iter().enumerate() {
+        for (row, example) in examples().enumerate() {
             let at = row * pieces;
             ids[at..at + example.ids.len()].copy_from_slice(&example.ids);
             mask[at..at + example.ids.len()].fill(true);
@@ -185,24 +212,24 @@ impl Batch {
     }
 }
 
-/// A random order of batches over all examples, each at most `budget` pieces with its padding. Examples
-/// of like length share a batch, but which ones is chosen anew with every seed: the shuffled examples are
-/// sorted only within pools of some batches.
-pub fn shuffled_batches(examples: &[Example], budget: usize, seed: u64) -> Vec<Vec<usize>> {
+/// A random order of batches over all examples, of these numbers of pieces, each batch at most `budget` pieces with its
+/// padding. Examples of like length share a batch, but which ones is chosen anew with every seed: the shuffled examples
+/// are sorted only within pools of some batches.
+pub fn shuffled_batches(lengths: &[u32], budget: usize, seed: u64) -> Vec<Vec<usize>> {
     /// Enough batches to sort away most padding, few enough to mix well.
     const BATCHES_PER_POOL: usize = 16;
     let mut random = SplitMix(seed);
-    let mut order: Vec<usize> = (0..examples.len()).collect();
+    let mut order: Vec<usize> = (0..lengths.len()).collect();
     random.shuffle(&mut order);
     let mut batches = Vec::new();
     let mut pool = Vec::new();
     let mut pieces = 0;
     for (at, &index) in order.iter().enumerate() {
         pool.push(index);
-        pieces += examples[index].ids.len();
+        pieces += lengths[index] as usize;
         if pieces >= budget * BATCHES_PER_POOL || at + 1 == order.len() {
-            pool.sort_by_key(|&index| examples[index].ids.len());
-            batches.extend(batches_of_sorted(examples, &pool, budget));
+            pool.sort_by_key(|&index| lengths[index]);
+            batches.extend(batches_of_sorted(lengths, &pool, budget));
             pool.clear();
             pieces = 0;
         }
@@ -213,16 +240,17 @@ pub fn shuffled_batches(examples: &[Example], budget: usize, seed: u64) -> Vec<V
 
 /// All examples by ascending length, cut into batches of at most `budget` pieces with padding.
 pub fn sorted_batches(examples: &[Example], budget: usize) -> Vec<Vec<usize>> {
-    let mut order: Vec<usize> = (0..examples.len()).collect();
-    order.sort_by_key(|&index| examples[index].ids.len());
-    batches_of_sorted(examples, &order, budget)
+    let lengths: Vec<u32> = examples.iter().map(|example| example.ids.len() as u32).collect();
+    let mut order: Vec<usize> = (0..lengths.len()).collect();
+    order.sort_by_key(|&index| lengths[index]);
+    batches_of_sorted(&lengths, &order, budget)
 }
 
 /// Cuts a list that ascends in length.
-fn batches_of_sorted(examples: &[Example], sorted: &[usize], budget: usize) -> Vec<Vec<usize>> {
+fn batches_of_sorted(lengths: &[u32], sorted: &[usize], budget: usize) -> Vec<Vec<usize>> {
     let mut batches: Vec<Vec<usize>> = Vec::new();
     for &index in sorted {
-        let length = examples[index].ids.len();
+        let length = lengths[index] as usize;
         match batches.last_mut() {
             Some(batch) if (batch.len() + 1) * length <= budget => batch.push(index),
             _ => batches.push(vec![index]),
@@ -243,13 +271,13 @@ mod tests {
     }
 
     fn encode(passage: LabeledPassage, annotated: &[bool]) -> Vec<Example> {
-        let types: Vec<String> = ["Gene", "Disease"].map(String::from).to_vec();
         let document = LabeledDocument { id: "1".into(), passages: vec![passage], annotated: annotated.to_vec() };
-        let dataset = Dataset { documents: vec![document], types: types.clone(), ..Dataset::default() };
-        let labels = LabelSet::bio(&types);
+        encoder().encode(&document).unwrap()
+    }
+
+    fn encoder() -> Encoder {
         let tokenizer = SentenceTokenizer::new(testing::tokenizer(), 64, 8).unwrap();
-        let encoder = Encoder { tokenizer: &tokenizer, labels: &labels };
-        encoder.encode(&dataset).unwrap()
+        Encoder { tokenizer, labels: LabelSet::bio(&["Gene", "Disease"].map(String::from)) }
     }
 
     // Labels: O 0, B-Gene 1, I-Gene 2, B-Disease 3, I-Disease 4.
@@ -278,50 +306,48 @@ mod tests {
 
     #[test]
     fn only_empty_partial_examples_are_thinned_out() {
-        let types: Vec<String> = ["Gene", "Disease"].map(String::from).to_vec();
-        let (labels, none) = (LabelSet::bio(&types), |text| passage(text, &[], &[]));
+        let none = |text| passage(text, &[], &[]);
         let document = |id: &str, passage, complete| LabeledDocument {
             id: id.into(),
             passages: vec![passage],
             annotated: vec![true, complete],
         };
-        let documents = vec![
+        let documents = [
             document("1", none("nothing here"), false),
             document("2", none("nothing here"), true),
             document("3", passage("gene", &[(0, 4, 0)], &[]), false),
         ];
-        let dataset = Dataset { documents, types, ..Dataset::default() };
-        let tokenizer = SentenceTokenizer::new(testing::tokenizer(), 64, 8).unwrap();
-        let encoder = Encoder { tokenizer: &tokenizer, labels: &labels };
+        let encoder = encoder();
         let kept = |keep| {
-            let examples = thin_out(encoder.encode(&dataset).unwrap(), &dataset, &labels, keep);
-            examples.iter().map(|example| example.document).collect::<Vec<_>>()
+            documents.each_ref().map(|document| {
+                let mut examples = encoder.encode(document).unwrap();
+                thin_out(&mut examples, document, &encoder.labels, keep);
+                examples.len()
+            })
         };
-        assert_eq!(kept(0.0), [1, 2]);
-        assert_eq!(kept(1.0), [0, 1, 2]);
+        assert_eq!(kept(0.0), [0, 1, 1]);
+        assert_eq!(kept(1.0), [1, 1, 1]);
     }
 
     #[test]
     fn batches_hold_every_example_once_within_the_budget() {
-        let example = |length: usize| Example {
-            document: 0,
+        let lengths: Vec<u32> = (0..500).map(|i| 3 + i * 37 % 60).collect();
+        let example = |&length: &u32| Example {
             passage: 0,
-            ids: vec![0; length],
+            ids: vec![0; length as usize],
             first_pieces: vec![0],
             words: vec![(0, 1)],
             allowed: vec![1],
         };
-        let examples: Vec<Example> = (0..500).map(|i| example(3 + i * 37 % 60)).collect();
-        for batches in
-            [shuffled_batches(&examples, 256, 1), shuffled_batches(&examples, 256, 2), sorted_batches(&examples, 256)]
-        {
+        let sorted = sorted_batches(&lengths.iter().map(example).collect::<Vec<_>>(), 256);
+        for batches in [shuffled_batches(&lengths, 256, 1), shuffled_batches(&lengths, 256, 2), sorted] {
             let mut seen = batches.concat();
             seen.sort_unstable();
             assert_eq!(seen, (0..500).collect::<Vec<_>>());
-            let padded = |batch: &Vec<usize>| batch.len() * batch.iter().map(|&i| examples[i].ids.len()).max().unwrap();
+            let padded = |batch: &Vec<usize>| batch.len() * batch.iter().map(|&i| lengths[i] as usize).max().unwrap();
             assert!(batches.iter().all(|batch| padded(batch) <= 256));
         }
-        assert_eq!(shuffled_batches(&examples, 256, 1), shuffled_batches(&examples, 256, 1));
-        assert_ne!(shuffled_batches(&examples, 256, 1), shuffled_batches(&examples, 256, 2));
+        assert_eq!(shuffled_batches(&lengths, 256, 1), shuffled_batches(&lengths, 256, 1));
+        assert_ne!(shuffled_batches(&lengths, 256, 1), shuffled_batches(&lengths, 256, 2));
     }
 }

@@ -1,30 +1,27 @@
 //! The training run.
 
+mod prepare;
 #[cfg(test)]
 mod tests;
 
 use crate::calibrate::temperature;
 use crate::checkpoint::{self, Best, Epoch, Running, State};
-use crate::dataset::{DataOptions, Dataset};
+use crate::dataset::LabeledDocument;
 use crate::error::Error;
-use crate::examples::{Encoder, Example, MAX_LABELS, shuffled_batches, thin_out};
+use crate::examples::Example;
 use crate::labels::LeftOut;
-use crate::loss::{label_adjustments, loss};
+use crate::loss::loss;
 use crate::network::Network;
 use crate::optimizer::{AdamW, schedule};
 use crate::progress::Progress;
 use crate::publish;
-use crate::recipe::{Documents, Recipe};
-use crate::scorer::{Report, Scorer};
-use crate::split::HoldOut;
-use litflow::model::device::compute_kind;
-use litflow::model::{Directory, LabelSet};
-use litflow::tagger::encode::SentenceTokenizer;
+use crate::recipe::Recipe;
+use crate::scorer::{Report, Scorer, Span};
+use prepare::{Prepared, StagePlan, prepare};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 use tch::{Device, Tensor};
-use tokenizers::Tokenizer;
 
 /// What is asked for.
 #[derive(Debug, Clone)]
@@ -69,16 +66,16 @@ pub fn fit(request: &Request, interrupted: &AtomicBool) -> Result<Outcome, Error
     let mut stopped = false;
     let mut first_step = 0;
     'stages: for (stage, plan) in recipe.stages.iter().zip(&data.stages) {
-        for (epoch, batches) in plan.epochs.iter().enumerate() {
+        for epoch in 0..plan.epochs() {
             let place = Place { stage: plan.number, epoch: epoch + 1 };
             let epoch_step = first_step + plan.steps_before(epoch);
             if run.has_behind(place) {
                 continue; // a resumed run
             }
-            for (step, batch) in (epoch_step..).zip(batches).skip((run.state.steps - epoch_step) as usize) {
+            let batches = plan.batches(epoch).skip((run.state.steps - epoch_step) as usize);
+            for (step, batch) in (run.state.steps..).zip(batches) {
                 let rate = stage.learning_rate * schedule(step - first_step, plan.steps(), stage.warmup);
-                let examples: Vec<&Example> = batch.iter().map(|&index| &plan.examples[index]).collect();
-                run.step(place, &examples, &data.adjustments, rate)?;
+                run.step(place, &data.examples.get(batch)?, &data.adjustments, rate)?;
                 stopped = interrupted.load(Ordering::Relaxed);
                 if stopped {
                     break 'stages;
@@ -131,9 +128,9 @@ impl<'a> Run<'a> {
     fn start(request: &'a Request, data: &Prepared, network: Network) -> Result<Self, Error> {
         let recipe = &request.recipe;
         let fresh = State {
-            recipe: settled_recipe(recipe, &data.train),
-            train_digest: data.train.digest(),
-            dev_digest: data.dev.digest(),
+            recipe: data.recipe.clone(),
+            train_digest: data.train.digest.clone(),
+            dev_digest: data.dev_summary.digest.clone(),
             steps: 0,
             running: Running::default(),
             epochs: Vec::new(),
@@ -159,7 +156,7 @@ impl<'a> Run<'a> {
     fn step(
         &mut self,
         place: Place,
-        examples: &[&Example],
+        examples: &[Example],
         adjustments: &Tensor,
         learning_rate: f64,
     ) -> Result<(), Error> {
@@ -201,7 +198,7 @@ impl<'a> Run<'a> {
     /// Scores the epoch, keeps its weights if they are the best, and writes the checkpoint.
     fn end_epoch(&mut self, place: Place, data: &Prepared) -> Result<(), Error> {
         self.add_losses()?;
-        let dev = evaluate(&self.network, &data.dev, &data.dev_examples, self.request.recipe.batch_tokens)?;
+        let dev = evaluate(&self.network, data, self.request.recipe.batch_tokens)?;
         let (loss, scores) = (self.mean_loss(), dev.micro);
         let Running { pieces, seconds, .. } = self.state.running;
         self.progress.line(&format!(
@@ -235,7 +232,8 @@ impl<'a> Run<'a> {
         }
         if let Some(best) = self.best.take() {
             self.network.assign(&best)?;
-            let temperature = temperature(&self.network, &data.dev_examples, self.request.recipe.batch_tokens)?;
+            let temperature =
+                temperature(&self.network, &data.calibration_examples()?, self.request.recipe.batch_tokens)?;
             self.network.set_temperature(temperature);
         }
         publish::publish(&publish::Publication {
@@ -244,8 +242,10 @@ impl<'a> Run<'a> {
             tensors: &self.network.named_tensors(),
             tokenizer: &data.tokenizer,
             state: &self.state,
+            types: &data.types,
             train: &data.train,
-            dev: &data.dev,
+            dev: &data.dev_summary,
+            left_out: &data.left_out,
             files: &self.request.data,
             parent: &data.encoder_digest,
         })?;
@@ -253,7 +253,7 @@ impl<'a> Run<'a> {
             checkpoint::clear(&self.request.out)?;
         }
         self.progress.finish();
-        Ok(Outcome { interrupted, left_out: data.train.left_out.clone(), best: self.state.best().cloned() })
+        Ok(Outcome { interrupted, left_out: data.left_out.clone(), best: self.state.best().cloned() })
     }
 
     /// Within an epoch, so that a run that is killed loses no more than that.
@@ -279,139 +279,6 @@ impl<'a> Run<'a> {
     }
 }
 
-/// All that the loop works on but the network.
-struct Prepared {
-    train: Dataset,
-    dev: Dataset,
-    dev_examples: Vec<Example>,
-    /// What the class weighting takes from each label's emission, `[K]`.
-    adjustments: Tensor,
-    stages: Vec<StagePlan>,
-    tokenizer: Tokenizer,
-    encoder_digest: String,
-}
-
-/// A stage's examples and, epoch by epoch, their batches.
-struct StagePlan {
-    number: usize, // from 1
-    examples: Vec<Example>,
-    epochs: Vec<Vec<Vec<usize>>>,
-}
-
-impl StagePlan {
-    fn steps(&self) -> u64 {
-        self.steps_before(self.epochs.len())
-    }
-
-    fn steps_before(&self, epoch: usize) -> u64 {
-        self.epochs[..epoch].iter().map(|batches| batches.len() as u64).sum()
-    }
-}
-
-fn prepare(request: &Request) -> Result<(Prepared, Network), Error> {
-    let recipe = &request.recipe;
-    let encoder = Directory::read(&request.encoder)?;
-    let tokenizer = encoder.tokenizer(&encoder.config()?)?;
-    let (train, dev) = read_data(request)?;
-
-    let labels = LabelSet::bio(&train.types);
-    if labels.labels().len() > MAX_LABELS {
-        return Err(Error::Usage(format!(
-            "{} entity types, at most {} are supported: choose by `data.types` or join some by `data.rename`",
-            train.types.len(),
-            (MAX_LABELS - 1) / 2
-        )));
-    }
-    let kind = compute_kind(recipe.precision, request.device);
-    let network = Network::new(&encoder, labels.clone(), &recipe.model, recipe.seed, request.device, kind)?;
-    let max_length = recipe.model.max_length;
-    let sentence_tokenizer = SentenceTokenizer::new(tokenizer.clone(), max_length, max_length / 4)?;
-    let windows = Encoder { tokenizer: &sentence_tokenizer, labels: &labels };
-    let dev_examples = windows.encode(&dev)?;
-    let examples = thin_out(windows.encode(&train)?, &train, &labels, recipe.keep_empty_partial);
-    let mut adjustments = recipe.class_weighting.adjustments(&train.mentions_by_type());
-    adjustments.iter_mut().for_each(|adjustment| *adjustment *= recipe.class_weighting_strength);
-    let adjustments = label_adjustments(&labels, &adjustments, request.device);
-    let stages = plan(recipe, &train, &examples)?;
-    prepare_out(&request.out, request.resume)?;
-    let encoder_digest = encoder.digest().to_owned();
-    let prepared = Prepared { train, dev, dev_examples, adjustments, stages, tokenizer, encoder_digest };
-    Ok((prepared, network))
-}
-
-fn read_data(request: &Request) -> Result<(Dataset, Dataset), Error> {
-    let recipe = &request.recipe;
-    let mut train = Dataset::read(&request.data, &recipe.data)?;
-    let hold_out = request.hold_out.as_deref().map(HoldOut::read).transpose()?;
-    let held_out = hold_out.as_ref().map(|rule| train.hold_out(rule).documents.len());
-    if let (Some(count), Some(file)) = (held_out, &request.hold_out) {
-        eprintln!("{count} documents of {} are held out", file.display());
-    }
-    let dev = if request.dev.is_empty() {
-        train.hold_out(&HoldOut::Share(recipe.dev_share))
-    } else {
-        // The types are those of the training data, in the same order.
-        let mut dev = Dataset::read(&request.dev, &train.options)?;
-        if let Some(rule) = &hold_out {
-            dev.hold_out(rule);
-        }
-        train.remove_documents_of(&dev);
-        dev
-    };
-    eprintln!("{} documents to learn from, {} to develop on", train.documents.len(), dev.documents.len());
-    if dev.documents.is_empty() || train.documents.is_empty() {
-        return Err(Error::Usage(format!(
-            "there must be documents of both kinds; those to develop on are a share (`dev_share` = {}) of those \
-             annotated for every type ({}), or the files of --dev",
-            recipe.dev_share,
-            train.types.join(", ")
-        )));
-    }
-    Ok((train, dev))
-}
-
-fn plan(recipe: &Recipe, train: &Dataset, examples: &[Example]) -> Result<Vec<StagePlan>, Error> {
-    let mut stages = Vec::with_capacity(recipe.stages.len());
-    for (number, stage) in (1..).zip(&recipe.stages) {
-        let belongs =
-            |example: &&Example| stage.documents == Documents::All || train.documents[example.document].is_complete();
-        let examples: Vec<Example> = examples.iter().filter(belongs).cloned().collect();
-        if examples.is_empty() {
-            return Err(Error::Usage(format!("stage {number} has nothing to learn from")));
-        }
-        let seed = |epoch: usize| recipe.seed.wrapping_mul(1_000_003).wrapping_add((number * 1000 + epoch) as u64);
-        let epochs = (0..stage.epochs).map(|epoch| shuffled_batches(&examples, recipe.batch_tokens, seed(epoch)));
-        let epochs: Vec<_> = epochs.collect();
-        let pieces: usize = examples.iter().map(|example| example.ids.len()).sum();
-        eprintln!(
-            "stage {number}: {} sentences, {pieces} word pieces, {} steps an epoch",
-            examples.len(),
-            epochs.first().map_or(0, Vec::len)
-        );
-        stages.push(StagePlan { number, examples, epochs });
-    }
-    Ok(stages)
-}
-
-/// The recipe with what the data decided about its types, so that other data is read alike.
-fn settled_recipe(recipe: &Recipe, train: &Dataset) -> Recipe {
-    let data = DataOptions { types: recipe.data.types.clone(), ..train.options.clone() };
-    Recipe { data, ..recipe.clone() }
-}
-
-/// The output folder: new or empty, unless a run is resumed.
-fn prepare_out(out: &Path, resume: bool) -> Result<(), Error> {
-    std::fs::create_dir_all(out).map_err(|error| Error::io(out, error))?;
-    let mut entries = std::fs::read_dir(out).map_err(|error| Error::io(out, error))?;
-    if !resume && entries.next().is_some() {
-        return Err(Error::Usage(format!(
-            "{} is not empty: name another --out, or go on with a stopped run by --resume",
-            out.display()
-        )));
-    }
-    Ok(())
-}
-
 /// The checkpoint's state, if it is of the same run.
 fn resumable(out: &Path, fresh: &State) -> Result<State, Error> {
     let Some(saved) = checkpoint::state(out)? else {
@@ -429,18 +296,55 @@ fn resumable(out: &Path, fresh: &State) -> Result<State, Error> {
     Ok(saved)
 }
 
-fn evaluate(network: &Network, dev: &Dataset, examples: &[Example], batch_tokens: usize) -> Result<Report, Error> {
-    let mut found: Vec<Vec<Vec<_>>> =
-        dev.documents.iter().map(|document| vec![Vec::new(); document.passages.len()]).collect();
-    for (example, spans) in examples.iter().zip(network.predict(examples, batch_tokens)?) {
-        found[example.document][example.passage].extend(spans);
-    }
-    let mut scorer = Scorer::new(&dev.types);
-    for (document, passages) in dev.documents.iter().zip(found) {
-        for (passage, mut predicted) in document.passages.iter().zip(passages) {
-            predicted.retain(|span| document.annotated[span.entity_type]);
-            scorer.add(&passage.spans, &predicted);
+/// The scores on the development documents.
+fn evaluate(network: &Network, data: &Prepared, batch_tokens: usize) -> Result<Report, Error> {
+    let mut scorer = Scorer::new(&data.types);
+    let mut pool = Pool::default();
+    for document in data.dev.documents() {
+        let document = document?;
+        pool.add(data.encoder.encode(&document)?, document);
+        if pool.pieces >= batch_tokens * BATCHES_AT_A_TIME {
+            std::mem::take(&mut pool).score(network, batch_tokens, &mut scorer)?;
         }
     }
+    pool.score(network, batch_tokens, &mut scorer)?;
     Ok(scorer.report())
+}
+
+/// Enough batches of a pool to sort away most padding.
+const BATCHES_AT_A_TIME: usize = 16;
+
+/// Documents whose examples are sorted into batches together.
+#[derive(Default)]
+struct Pool {
+    documents: Vec<LabeledDocument>,
+    examples: Vec<Example>,
+    /// Of each example, which of the documents it is of.
+    owners: Vec<usize>,
+    pieces: usize,
+}
+
+impl Pool {
+    fn add(&mut self, examples: Vec<Example>, document: LabeledDocument) {
+        self.pieces += examples.iter().map(|example| example.ids.len()).sum::<usize>();
+        self.owners.extend(examples.iter().map(|_| self.documents.len()));
+        self.examples.extend(examples);
+        self.documents.push(document);
+    }
+
+    fn score(self, network: &Network, batch_tokens: usize, scorer: &mut Scorer) -> Result<(), Error> {
+        let mut found: Vec<Vec<Vec<Span>>> =
+            self.documents.iter().map(|document| vec![Vec::new(); document.passages.len()]).collect();
+        let predicted = network.predict(&self.examples, batch_tokens)?;
+        for ((example, owner), spans) in self.examples.iter().zip(self.owners).zip(predicted) {
+            found[owner][example.passage].extend(spans);
+        }
+        for (document, passages) in self.documents.iter().zip(found) {
+            for (passage, mut predicted) in document.passages.iter().zip(passages) {
+                predicted.retain(|span| document.annotated[span.entity_type]);
+                scorer.add(&passage.spans, &predicted);
+            }
+        }
+        Ok(())
+    }
 }

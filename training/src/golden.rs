@@ -19,20 +19,22 @@ const SENTENCES: usize = 200;
 const LONGEST: usize = 1000;
 
 /// Sentences of the documents, those with mentions first: a model that finds nothing must not pass for the same.
-pub fn texts(data: &Dataset) -> Vec<String> {
+pub fn texts(data: &Dataset) -> Result<Vec<String>, Error> {
     let (mut with, mut without) = (Vec::new(), Vec::new());
-    for passage in data.documents.iter().flat_map(|document| &document.passages) {
-        let text = litflow::text::CodePoints::new(&passage.text);
-        for sentence in sentences(&passage.text) {
-            let (begin, end) = (text.code_point(sentence.start), text.code_point(sentence.end));
-            let has_mention = passage.spans.iter().any(|span| begin <= span.begin && span.end <= end);
-            let chosen = if has_mention { &mut with } else { &mut without };
-            if sentence.len() <= LONGEST && chosen.len() < SENTENCES {
-                chosen.push(passage.text[sentence].to_owned());
+    for document in data.documents() {
+        for passage in document?.passages {
+            let text = litflow::text::CodePoints::new(&passage.text);
+            for sentence in sentences(&passage.text) {
+                let (begin, end) = (text.code_point(sentence.start), text.code_point(sentence.end));
+                let has_mention = passage.spans.iter().any(|span| begin <= span.begin && span.end <= end);
+                let chosen = if has_mention { &mut with } else { &mut without };
+                if sentence.len() <= LONGEST && chosen.len() < SENTENCES {
+                    chosen.push(passage.text[sentence].to_owned());
+                }
             }
         }
     }
-    with.into_iter().chain(without).take(SENTENCES).collect()
+    Ok(with.into_iter().chain(without).take(SENTENCES).collect())
 }
 
 /// Sentences of articles that nobody has labelled, for [`add`] to choose from.

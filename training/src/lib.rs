@@ -34,6 +34,7 @@ pub mod run;
 pub mod scorer;
 pub mod snapshot;
 pub mod split;
+pub mod spool;
 #[cfg(test)]
 #[path = "../tests/support/mod.rs"]
 mod testing;

@@ -10,6 +10,7 @@ use litflow::model::config::{Calibration, HeadKind, Section, TagScheme};
 use litflow::model::crf::{Constraints, Crf};
 use litflow::model::directory::CONFIG;
 use litflow::model::{Bert, Config, Directory, LabelSet, Tag, Weights};
+use std::borrow::Borrow;
 use tch::{Device, Kind, TchError, Tensor};
 
 /// A tagging network over K labels.
@@ -128,7 +129,7 @@ impl Network {
     }
 
     /// Pads examples into a batch on the network's device.
-    pub fn batch(&self, examples: &[&Example]) -> Result<Batch, TchError> {
+    pub fn batch<E: Borrow<Example>>(&self, examples: &[E]) -> Result<Batch, TchError> {
         Batch::new(examples, self.labels.labels().len(), self.config.pad_token_id as i64, self.device)
     }
 

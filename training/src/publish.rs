@@ -1,8 +1,9 @@
 //! The model directory that a run leaves: files first, the manifest last.
 
 use crate::checkpoint::State;
-use crate::dataset::Dataset;
+use crate::dataset::Summary;
 use crate::error::Error;
+use crate::labels::LeftOut;
 use crate::report::METRICS;
 use litflow::model::Config;
 use litflow::model::directory::{CONFIG, Manifest, SAFETENSORS, TOKENIZER};
@@ -31,10 +32,14 @@ pub struct Publication<'a> {
     pub tokenizer: &'a Tokenizer,
     /// How training went.
     pub state: &'a State,
+    /// The entity types.
+    pub types: &'a [String],
     /// What was learned from.
-    pub train: &'a Dataset,
+    pub train: &'a Summary,
     /// What it was measured on.
-    pub dev: &'a Dataset,
+    pub dev: &'a Summary,
+    /// What of the data was left out.
+    pub left_out: &'a LeftOut,
     /// The files that the data came from.
     pub files: &'a [PathBuf],
     /// Digest of the encoder that training began with.
@@ -59,7 +64,7 @@ pub fn publish(publication: &Publication) -> Result<(), Error> {
     write(CARD, card(publication).as_bytes())?;
     let manifest = Manifest {
         parent: Some(publication.parent.to_owned()),
-        data: Some(publication.train.digest()),
+        data: Some(publication.train.digest.clone()),
         code: Some(concat!("litflow-train ", env!("CARGO_PKG_VERSION")).to_owned()),
         ..Manifest::default()
     };
@@ -74,32 +79,32 @@ fn pretty(value: &serde_json::Value) -> Vec<u8> {
 }
 
 fn metrics(publication: &Publication) -> serde_json::Value {
-    let Publication { state, train, dev, .. } = publication;
-    let size = |data: &Dataset| {
-        let mentions: BTreeMap<&String, u64> = data.types.iter().zip(data.mentions_by_type()).collect();
+    let Publication { state, types, train, dev, left_out, .. } = publication;
+    let size = |data: &Summary| {
+        let mentions: BTreeMap<&String, u64> = types.iter().zip(data.mentions.iter().copied()).collect();
         json!({
-            "digest": data.digest(),
-            "documents": data.documents.len(),
-            "complete_documents": data.documents.iter().filter(|document| document.is_complete()).count(),
+            "digest": data.digest,
+            "documents": data.documents,
+            "complete_documents": data.complete,
             "mentions": mentions,
         })
     };
     json!({
         "dev": { "strict": state.best().map(|best| &best.dev) },
-        "data": { "train": size(train), "dev": size(dev), "left_out": train.left_out },
+        "data": { "train": size(train), "dev": size(dev), "left_out": left_out },
         "epochs": state.epochs,
     })
 }
 
 /// The model card: what is known for certain. The recipe's `model.card` says the rest.
 fn card(publication: &Publication) -> String {
-    let Publication { state, train, dev, files, .. } = publication;
+    let Publication { state, types, train, dev, files, .. } = publication;
     let options = &state.recipe.model;
     let mut card = format!("# {} {}\n\n", options.name, options.version);
     if !options.card.is_empty() {
         let _ = writeln!(card, "{}\n", options.card.trim());
     }
-    let _ = writeln!(card, "Entity types: {}. Head: linear-chain CRF over BIO tags.\n", train.types.join(", "));
+    let _ = writeln!(card, "Entity types: {}. Head: linear-chain CRF over BIO tags.\n", types.join(", "));
     let _ = writeln!(card, "## Scores\n");
     match state.best() {
         Some(best) => {
@@ -107,17 +112,16 @@ fn card(publication: &Publication) -> String {
                 card,
                 "Strict entity scores in per cent on {} documents held out for development (they chose the best \
                  epoch, so they flatter a little), with the weights before rounding to bf16:\n\n```\n{}```\n",
-                dev.documents.len(),
+                dev.documents,
                 best.dev.table()
             );
         }
         None => card.push_str("None: training was stopped within its first epoch.\n\n"),
     }
-    let complete = train.documents.iter().filter(|document| document.is_complete()).count();
     let _ = writeln!(
         card,
-        "## Training data\n\n{} documents, {complete} of them annotated for every type, from:\n",
-        train.documents.len()
+        "## Training data\n\n{} documents, {} of them annotated for every type, from:\n",
+        train.documents, train.complete
     );
     for file in *files {
         let _ = writeln!(card, "- `{}`", file.file_name().unwrap_or_default().to_string_lossy());

@@ -13,6 +13,7 @@ use crate::dataset::hex;
 use crate::error::Error;
 use crate::files::write_whole;
 use crate::labels::{Cause, Entry, LeftOut, Quarantine, Scheme, Tally, normalised};
+use crate::spool::Spool;
 use litflow::bus::reader::{Covered, Value, read_until};
 use litflow::bus::records::LabeledDocument;
 use litflow::bus::{self, topics};
@@ -20,14 +21,13 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use std::collections::BTreeMap;
 use std::fs::File;
-use std::io::{self, BufRead, BufReader, BufWriter, Read, Seek, SeekFrom, Write};
+use std::io::{self, BufRead, BufReader, BufWriter, Write};
 use std::path::{Path, PathBuf};
 
 /// The file that says what a snapshot is.
 pub const SUMMARY: &str = "snapshot.json";
 const DOCUMENTS: &str = "documents.jsonl";
 const QUARANTINE: &str = "quarantine.jsonl";
-const SPOOL: &str = "documents.spool";
 
 /// A snapshot on the disk.
 #[derive(Debug, Clone)]
@@ -89,7 +89,7 @@ impl Snapshot {
         };
         let mut quarantine = Quarantine::listing(&mut list);
 
-        let mut table = Table::new(Spool::create(at(SPOOL))?);
+        let mut table = Table::default();
         let offsets = read_until(kafka, topics::LABELS, ends, |entry| table.add(entry, &mut quarantine))?;
         let (digest, mentions) = table.write(scheme, &at(DOCUMENTS), &mut quarantine)?;
         let summary = Summary {
@@ -105,7 +105,6 @@ impl Snapshot {
         };
         unlisted.map_err(|error| Error::io(&at(QUARANTINE), error))?;
         synced(listed, &at(QUARANTINE))?;
-        table.spool.remove()?;
         let json = serde_json::to_string_pretty(&summary).expect("a summary is plain data");
         write_whole(&at(SUMMARY), format!("{json}\n").as_bytes())?;
         Ok(Self { folder: folder.to_owned(), summary })
@@ -191,9 +190,10 @@ fn conflict(older: &LabeledDocument, newer: &LabeledDocument) -> Option<String> 
 }
 
 /// The topic as a table: the newest record of each key.
+#[derive(Default)]
 struct Table {
     newest: BTreeMap<String, Waiting>,
-    spool: Spool,
+    spool: Spool<LabeledDocument>,
     documents: u64,
     records: u64,
     superseded: u64,
@@ -202,17 +202,12 @@ struct Table {
 
 /// Where the newest record of a document waits.
 struct Waiting {
-    begin: u64,
-    bytes: usize,
+    at: usize,
     place: String,
     annotator: String,
 }
 
 impl Table {
-    fn new(spool: Spool) -> Self {
-        Self { newest: BTreeMap::new(), spool, documents: 0, records: 0, superseded: 0, withdrawn: 0 }
-    }
-
     /// Takes a record. One that is no label replaces nothing.
     fn add(&mut self, record: bus::reader::Entry, quarantine: &mut Quarantine) -> Result<(), Error> {
         self.records += 1;
@@ -244,13 +239,12 @@ impl Table {
         if let Some(older) = self.newest.get(&document.document_id) {
             self.superseded += 1;
             if older.annotator != document.annotator
-                && let Some(reason) = conflict(&self.spool.read(older)?, &document)
+                && let Some(reason) = conflict(&self.spool.get(older.at)?, &document)
             {
                 refuse(Cause::Conflict, reason);
             }
         }
-        let (begin, bytes) = self.spool.add(&document)?;
-        let waiting = Waiting { begin, bytes, place, annotator: document.annotator };
+        let waiting = Waiting { at: self.spool.push(&document)?, place, annotator: document.annotator };
         self.newest.insert(document.document_id, waiting);
         Ok(())
     }
@@ -267,7 +261,7 @@ impl Table {
         let mut tally = Tally::default();
         let mut mentions: BTreeMap<String, u64> = BTreeMap::new();
         for waiting in self.newest.values() {
-            let document = self.spool.read(waiting)?;
+            let document = self.spool.get(waiting.at)?;
             let document = normalised(document, scheme, &waiting.place, &mut tally, quarantine);
             let Some(document) = document else { continue };
             for span in &document.spans {
@@ -281,42 +275,6 @@ impl Table {
         self.documents = tally.documents;
         synced(writer, file)?;
         Ok((format!("sha256:{}", hex(&digest.finalize())), mentions))
-    }
-}
-
-/// Documents that wait for the end of the topic.
-struct Spool {
-    path: PathBuf,
-    writer: BufWriter<File>,
-    reader: File,
-    end: u64,
-}
-
-impl Spool {
-    fn create(path: PathBuf) -> Result<Self, Error> {
-        let writer = create(&path)?;
-        let reader = File::open(&path).map_err(|error| Error::io(&path, error))?;
-        Ok(Self { path, writer, reader, end: 0 })
-    }
-
-    fn add(&mut self, document: &LabeledDocument) -> Result<(u64, usize), Error> {
-        let json = serde_json::to_vec(document).expect("a document is plain data");
-        self.writer.write_all(&json).map_err(|error| Error::io(&self.path, error))?;
-        let begin = self.end;
-        self.end += json.len() as u64;
-        Ok((begin, json.len()))
-    }
-
-    fn read(&mut self, waiting: &Waiting) -> Result<LabeledDocument, Error> {
-        let mut json = vec![0; waiting.bytes];
-        let read = self.writer.flush().and_then(|()| self.reader.seek(SeekFrom::Start(waiting.begin)));
-        let read = read.and_then(|_| self.reader.read_exact(&mut json));
-        read.map_err(|error| Error::io(&self.path, error))?;
-        serde_json::from_slice(&json).map_err(|error| Error::io(&self.path, error.into()))
-    }
-
-    fn remove(self) -> Result<(), Error> {
-        std::fs::remove_file(&self.path).map_err(|error| Error::io(&self.path, error))
     }
 }
 

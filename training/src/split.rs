@@ -56,18 +56,14 @@ impl HoldOut {
 /// The ids of a share of the documents, stratified by type: from the rarest type on, documents that mention it and
 /// no rarer one are taken in the order of their hashes until the share of its mentions is reached (after Sechidis
 /// et al. 2011, for several labels a document). Only documents that are annotated for every type, where there are any.
-pub fn choose(dataset: &Dataset, share: f64) -> Vec<String> {
-    let complete = dataset.documents.iter().filter(|document| document.is_complete());
-    let mut candidates: Vec<&LabeledDocument> = complete.collect();
-    if candidates.is_empty() {
-        candidates = dataset.documents.iter().collect();
+pub fn choose(dataset: &Dataset, share: f64) -> Result<Vec<String>, Error> {
+    let candidate = |document: Result<LabeledDocument, Error>| document.map(|d| Candidate::of(d, dataset.types.len()));
+    let mut candidates = dataset.documents().map(candidate).collect::<Result<Vec<_>, _>>()?;
+    if candidates.iter().any(|candidate| candidate.is_complete) {
+        candidates.retain(|candidate| candidate.is_complete);
     }
-    candidates.sort_by(|a, b| {
-        // Not the hash of `HoldOut::Share`: that would take away the documents to develop on.
-        let key = |document: &LabeledDocument| unit_hash(&format!("hold-out {}", local_id(&document.id)));
-        key(a).total_cmp(&key(b)).then_with(|| a.id.cmp(&b.id))
-    });
-    let mentions: Vec<Vec<u64>> = candidates.iter().map(|document| mentions(document, dataset.types.len())).collect();
+    candidates.sort_by(|a, b| a.hash.total_cmp(&b.hash).then_with(|| a.id.cmp(&b.id)));
+    let mentions: Vec<&[u64]> = candidates.iter().map(|candidate| candidate.mentions.as_slice()).collect();
     let totals: Vec<u64> = (0..dataset.types.len()).map(|of| mentions.iter().map(|counts| counts[of]).sum()).collect();
 
     let mut chosen = vec![false; candidates.len()];
@@ -83,7 +79,7 @@ pub fn choose(dataset: &Dataset, share: f64) -> Vec<String> {
             // A document is taken where that brings the share nearer.
             if held[of] as f64 + mentions[at][of] as f64 / 2.0 <= wanted {
                 chosen[at] = true;
-                held.iter_mut().zip(&mentions[at]).for_each(|(held, count)| *held += count);
+                held.iter_mut().zip(mentions[at]).for_each(|(held, count)| *held += count);
             }
         }
     }
@@ -92,16 +88,33 @@ pub fn choose(dataset: &Dataset, share: f64) -> Vec<String> {
     let empty: Vec<usize> = (0..candidates.len()).filter(empty).collect();
     let wanted = (share * empty.len() as f64).round() as usize;
     empty.iter().take(wanted).for_each(|&at| chosen[at] = true);
-    let mut ids: Vec<String> =
-        candidates.iter().zip(chosen).filter(|(_, chosen)| *chosen).map(|(document, _)| document.id.clone()).collect();
+    let mut ids: Vec<String> = candidates
+        .iter()
+        .zip(chosen)
+        .filter(|(_, chosen)| *chosen)
+        .map(|(candidate, _)| candidate.id.clone())
+        .collect();
     ids.sort();
-    ids
+    Ok(ids)
 }
 
-fn mentions(document: &LabeledDocument, types: usize) -> Vec<u64> {
-    let mut counts = vec![0; types];
-    document.passages.iter().flat_map(|passage| &passage.spans).for_each(|span| counts[span.entity_type] += 1);
-    counts
+/// What decides whether a document is chosen.
+struct Candidate {
+    id: String,
+    hash: f64,
+    is_complete: bool,
+    /// Of each type.
+    mentions: Vec<u64>,
+}
+
+impl Candidate {
+    fn of(document: LabeledDocument, types: usize) -> Self {
+        let mut mentions = vec![0; types];
+        document.spans().for_each(|span| mentions[span.entity_type] += 1);
+        // Not the hash of `HoldOut::Share`: that would take away the documents to develop on.
+        let hash = unit_hash(&format!("hold-out {}", local_id(&document.id)));
+        Self { hash, is_complete: document.is_complete(), mentions, id: document.id }
+    }
 }
 
 /// Writes a list that [`HoldOut::read`] reads. A list that is there already stays: what was held out once must not
@@ -158,32 +171,32 @@ mod tests {
             let passage = LabeledPassage { text: "a b".into(), offset: 0, spans, open: Vec::new() };
             LabeledDocument { id: format!("pmid:{id}"), passages: vec![passage], annotated: vec![true, true] }
         };
-        Dataset { types: vec!["A".into(), "B".into()], documents: ids.map(document).collect(), ..Dataset::default() }
+        Dataset::of(vec!["A".into(), "B".into()], ids.map(document).map(Ok)).unwrap()
     }
 
     #[test]
     fn the_held_out_share_is_stable_and_disjoint() {
         let (mut few, mut many) = (dataset(0..100), dataset(0..400));
         let rule = HoldOut::Share(0.2);
-        let (few_held_out, many_held_out) = (few.hold_out(&rule), many.hold_out(&rule));
-        let ids = |data: &Dataset| data.documents.iter().map(|document| document.id.clone()).collect::<BTreeSet<_>>();
+        let (few_held_out, many_held_out) = (few.hold_out(&rule).unwrap(), many.hold_out(&rule).unwrap());
+        let ids = |data: &Dataset| data.ids().unwrap();
         assert!(ids(&few_held_out).is_subset(&ids(&many_held_out)));
         assert!(ids(&many).is_disjoint(&ids(&many_held_out)));
-        assert!((50..110).contains(&many_held_out.documents.len()), "{}", many_held_out.documents.len());
-        assert_eq!(many.documents.len() + many_held_out.documents.len(), 400);
+        assert!((50..110).contains(&many_held_out.len()), "{}", many_held_out.len());
+        assert_eq!(many.len() + many_held_out.len(), 400);
     }
 
     #[test]
     fn a_choice_keeps_the_share_of_every_type() {
         for share in [0.1, 0.2, 0.5] {
             let data = dataset(0..300);
-            let totals = data.mentions_by_type();
+            let totals = data.summary().unwrap().mentions;
             let mut rest = data;
-            let held = rest.hold_out(&HoldOut::Frozen(choose(&rest, share).into_iter().collect()));
-            for (held, total) in held.mentions_by_type().into_iter().zip(&totals) {
+            let held = rest.hold_out(&HoldOut::Frozen(choose(&rest, share).unwrap().into_iter().collect())).unwrap();
+            for (held, total) in held.summary().unwrap().mentions.into_iter().zip(&totals) {
                 assert!((held as f64 - share * *total as f64).abs() <= 1.0, "{held} of {total} at {share}");
             }
-            let empty = held.documents.iter().filter(|document| document.passages[0].spans.is_empty()).count();
+            let empty = held.documents().filter(|document| document.as_ref().unwrap().spans().count() == 0).count();
             assert_eq!(empty, (share * 60.0).round() as usize);
         }
     }
@@ -192,15 +205,14 @@ mod tests {
     fn a_list_is_written_once_and_decides_from_then_on() {
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("hold-out.txt");
-        let ids = choose(&dataset(0..100), 0.2);
+        let ids = choose(&dataset(0..100), 0.2).unwrap();
         write(&file, &ids, "chosen\nof 100").unwrap();
         let error = write(&file, &ids, "").unwrap_err();
         assert!(error.to_string().contains("there already") && error.exit_code() == 2, "{error}");
         let rule = HoldOut::read(&file).unwrap();
         // Other documents come, and a different choice would be made of them all.
         let mut grown = dataset(0..400);
-        let held: Vec<String> = grown.hold_out(&rule).documents.into_iter().map(|document| document.id).collect();
-        assert_eq!(held.iter().collect::<BTreeSet<_>>(), ids.iter().collect());
+        assert_eq!(grown.hold_out(&rule).unwrap().ids().unwrap(), ids.iter().cloned().collect());
         let odd = ["local:doc#8", "#8", " a ", "a\nb", "\"q\"", "tab\there"].map(str::to_owned);
         let odd_list = folder.path().join("odd.txt");
         write(&odd_list, &odd, "odd ones").unwrap();

@@ -4,6 +4,7 @@
 
 use litflow::article::{Passage, Section};
 use litflow::bus::records::{GoldSpan, LabeledDocument, OpenSpan};
+use litflow_training::Error;
 use litflow_training::labels::writer::Writer;
 use litflow_training::labels::{Cause, Corpus, Entry, Format, LeftOut, Quarantine, ReadOptions, Scheme};
 use proptest::prelude::*;
@@ -28,8 +29,13 @@ fn read(path: &Path, format: Option<Format>, scheme: Scheme) -> Found {
     let mut list = |entry: &Entry| entries.push(entry.clone());
     let mut quarantine = Quarantine::listing(&mut list);
     let mut corpus = Corpus::new(scheme);
-    corpus.add(path, format, &ReadOptions::default(), &mut quarantine);
-    let (documents, _) = corpus.finish(&mut quarantine);
+    corpus.add(path, format, &ReadOptions::default(), &mut quarantine).unwrap();
+    let mut documents = Vec::new();
+    let keep = |document, _: &mut Quarantine| {
+        documents.push(document);
+        Ok::<_, Error>(())
+    };
+    corpus.finish(&mut quarantine, keep).unwrap();
     let left_out = quarantine.counts().clone();
     Found { documents, entries, left_out }
 }

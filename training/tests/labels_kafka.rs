@@ -160,8 +160,8 @@ fn a_snapshot_depends_on_its_offsets_alone() {
 
     // Training reads it; a snapshot that was touched is refused.
     let data = Dataset::read(&[third_folder.path().to_owned()], &DataOptions::default()).unwrap();
-    assert_eq!((data.types.as_slice(), data.documents.len()), (&["Gene".to_owned()][..], DOCUMENTS - 1));
-    let bad = data.documents.iter().find(|document| document.id == "pmid:2").unwrap();
+    assert_eq!((data.types.as_slice(), data.len()), (&["Gene".to_owned()][..], DOCUMENTS - 1));
+    let bad = data.documents().map(Result::unwrap).find(|document| document.id == "pmid:2").unwrap();
     assert_eq!((bad.passages[0].spans.len(), bad.passages[0].open.as_slice()), (0, &[(0, 5)][..]));
     let file = first_folder.path().join("documents.jsonl");
     let touched = std::fs::read_to_string(&file).unwrap().replacen("mouse 7", "house 7", 1);

@@ -16,6 +16,7 @@ pub mod relaxed;
 pub mod tokens;
 
 use crate::dataset::Dataset;
+use crate::error::Error;
 use crate::scorer::{self, Scorer, Span};
 use bootstrap::Interval;
 use calibration::Calibration;
@@ -98,11 +99,17 @@ pub struct Group {
 
 impl Training {
     /// The mentions of a training set.
-    pub fn of(data: &Dataset) -> Self {
-        let passages = data.documents.iter().flat_map(|document| &document.passages);
-        let mentions = passages
-            .flat_map(|passage| passage.spans.iter().map(|&span| Self::normalised(&slice(&passage.text, span))));
-        Self { mentions: mentions.collect(), mentions_by_type: data.mentions_by_type() }
+    pub fn of(data: &Dataset) -> Result<Self, Error> {
+        let mut training = Self { mentions_by_type: vec![0; data.types.len()], ..Self::default() };
+        for document in data.documents() {
+            for passage in document?.passages {
+                for span in passage.spans {
+                    training.mentions.insert(Self::normalised(&slice(&passage.text, span)));
+                    training.mentions_by_type[span.entity_type] += 1;
+                }
+            }
+        }
+        Ok(training)
     }
 
     /// Case and the kind of white space aside.

@@ -41,14 +41,18 @@ impl Args {
         }
         let recipe = self.recipe.as_deref().map_or_else(|| Ok(Recipe::default()), Recipe::read)?;
         let mut data = Dataset::read(&self.data, &recipe.data)?;
-        let (all, digest) = (data.documents.len(), data.digest());
-        let ids = split::choose(&data, self.share);
-        let header =
-            format!("held out of training for ever: {} of {all}, of {digest}", counted(ids.len() as u64, "document"));
+        let all = data.summary()?;
+        let ids = split::choose(&data, self.share)?;
+        let header = format!(
+            "held out of training for ever: {} of {}, of {}",
+            counted(ids.len() as u64, "document"),
+            all.documents,
+            all.digest
+        );
         split::write(&self.out, &ids, &header)?;
-        let held = data.hold_out(&split::HoldOut::Frozen(ids.into_iter().collect()));
-        for ((name, held), rest) in data.types.iter().zip(held.mentions_by_type()).zip(data.mentions_by_type()) {
-            eprintln!("{name}: {held} of {} mentions held out", held + rest);
+        let held = data.hold_out(&split::HoldOut::Frozen(ids.into_iter().collect()))?.summary()?;
+        for ((name, held), all) in data.types.iter().zip(held.mentions).zip(all.mentions) {
+            eprintln!("{name}: {held} of {all} mentions held out");
         }
         println!("{}", self.out.display());
         Ok(told_left_out(&data.left_out))

@@ -6,7 +6,6 @@ use litflow::ErrorClass;
 use litflow::bus::admin::Admin;
 use litflow::bus::producer::Outgoing;
 use litflow::bus::publisher::Publisher;
-use litflow::bus::records::LabeledDocument;
 use litflow::bus::{self, topics};
 use litflow_training::Error;
 use litflow_training::dataset::DataOptions;
@@ -78,11 +77,15 @@ impl Args {
         let mut teller = Teller::new(self.quarantine.as_deref())?;
         let mut list = |entry: &Entry| teller.tell(entry);
         let mut quarantine = Quarantine::listing(&mut list);
-        let (documents, tally) = self.read(&mut quarantine)?;
-        if documents.is_empty() && self.tombstone.is_empty() {
+        let corpus = self.read(&mut quarantine)?;
+        if corpus.is_empty() && self.tombstone.is_empty() {
             return Err(Error::Usage("there is no labelled document in what was given".into()).into());
         }
-        let published = if self.dry_run { 0 } else { self.publish(&config.kafka, &documents, &mut quarantine)? };
+        let (tally, published) = if self.dry_run {
+            (corpus.finish(&mut quarantine, |_, _| Ok::<_, Error>(()))?, 0)
+        } else {
+            self.publish(&config.kafka, corpus, &mut quarantine)?
+        };
         let left_out = quarantine.counts().clone();
         if self.json {
             println!("{}", serde_json::json!({"tally": tally, "published": published, "left_out": left_out}));
@@ -91,7 +94,7 @@ impl Args {
         teller.finish(&left_out)
     }
 
-    fn read(&self, quarantine: &mut Quarantine) -> Result<(Vec<LabeledDocument>, Tally), Error> {
+    fn read(&self, quarantine: &mut Quarantine) -> Result<Corpus, Error> {
         let mut options = DataOptions { type_map: self.type_map.clone(), ..DataOptions::default() };
         options.read_type_map(Path::new(""))?;
         let scheme = Scheme {
@@ -105,39 +108,41 @@ impl Args {
         let mut corpus = Corpus::new(scheme);
         let bar = ProgressBar::new(self.paths.len() as u64).with_style(style("files"));
         for path in &self.paths {
-            corpus.add(path, self.format, &read_options, quarantine);
+            corpus.add(path, self.format, &read_options, quarantine)?;
             bar.inc(1);
         }
         bar.finish_and_clear();
-        Ok(corpus.finish(quarantine))
+        Ok(corpus)
     }
 
-    /// Publishes documents and tombstones; returns how many records. One that the topic cannot take is quarantined.
+    /// Publishes documents and tombstones; also returns how many records. One that the topic cannot take is
+    /// quarantined.
     fn publish(
         &self,
         kafka: &bus::Options,
-        documents: &[LabeledDocument],
+        corpus: Corpus,
         quarantine: &mut Quarantine,
-    ) -> anyhow::Result<u64> {
+    ) -> anyhow::Result<(Tally, u64)> {
         let mut topic = topics::all(&[])?;
         topic.retain(|topic| topic.name == topics::LABELS);
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let limits = runtime.block_on(Admin::new(kafka)?.record_limits(&topic));
         let mut publisher = Publisher::with_limits(kafka, limits)?;
-        let bar = ProgressBar::new(documents.len() as u64).with_style(style("documents"));
-        for document in documents {
-            match publisher.publish(topics::LABELS, &document.document_id, document) {
+        let bar = ProgressBar::new(corpus.len() as u64).with_style(style("documents"));
+        let tally = corpus.finish(quarantine, |document, quarantine| {
+            match publisher.publish(topics::LABELS, &document.document_id, &document) {
                 Ok(()) => {}
                 Err(error) if error.class() == ErrorClass::Poison => quarantine.add(Entry {
                     cause: Cause::Unpublishable,
-                    place: document.annotator.clone(),
-                    document_id: Some(document.document_id.clone()),
+                    place: document.annotator,
+                    document_id: Some(document.document_id),
                     reason: error.to_string(),
                 }),
-                Err(error) => return Err(Error::from(error).into()),
+                Err(error) => return Err(Error::from(error)),
             }
             bar.inc(1);
-        }
+            Ok(())
+        })?;
         for id in &self.tombstone {
             let key = Some(id.as_bytes().to_vec());
             let record = Outgoing { topic: topics::LABELS.into(), key, ..Outgoing::default() };
@@ -145,7 +150,7 @@ impl Args {
         }
         let published = publisher.finish().map_err(Error::from)?;
         bar.finish_and_clear();
-        Ok(published.records)
+        Ok((tally, published.records))
     }
 
     fn report(&self, tally: &Tally, published: u64, servers: &str) {

@@ -1,7 +1,7 @@
 use super::*;
 use crate::analysis::Training;
 use crate::evaluate::{Evaluation, Scope, evaluate as evaluate_directory};
-use crate::recipe::Stage;
+use crate::recipe::{Documents, Stage};
 use crate::testing;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use tempfile::TempDir;

@@ -72,7 +72,7 @@ fn source_annotation(annotation: BiocAnnotation) -> Annotation {
         fragments: locations.iter().map(|&(offset, length)| offset..offset.saturating_add(length)).collect(),
         // NCBI's tools quote the words of fragments with a space between them.
         text: Some(text).filter(|text| !text.is_empty()),
-        joint: " ",
+        joint: " ".into(),
         identifiers,
     }
 }

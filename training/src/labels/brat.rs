@@ -109,7 +109,7 @@ fn text_bound(line: &str) -> Result<(&str, Annotation), String> {
         entity_type: entity_type.to_owned(),
         fragments,
         text: text.map(str::to_owned),
-        joint: " ",
+        joint: " ".into(),
         identifiers: Vec::new(),
     };
     Ok((id, annotation))

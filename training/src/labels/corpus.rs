@@ -4,13 +4,15 @@
 //! which has a file a document, in the whole path that was given. Text outside the mentions is unlabelled for all
 //! other types, not negative.
 //!
-//! Documents are kept in memory until all are read, because a document may stand in several files, annotated for
-//! different types in each.
+//! A document may stand in several files, annotated for different types in each, so none is done until all are read.
+//! Until then they wait on the disk; memory holds their ids.
 
 use super::policy::{self, Discontinuous, OpenWords, Overlap};
 use super::quarantine::{Cause, Entry, Quarantine};
 use super::{Documents, Format, ReadOptions, SourceDocument};
 use super::{bioc, brat, conll, jsonl, knowtator, label_studio, prodigy, pubtator};
+use crate::error::Error;
+use crate::spool::Spool;
 use litflow::article::{Reason, RecordError, input};
 use litflow::bus::records::LabeledDocument;
 use serde::Serialize;
@@ -74,29 +76,64 @@ pub struct Tally {
 }
 
 /// Labelled documents by id, in the order of first appearance.
+#[derive(Default)]
 pub struct Corpus {
     scheme: Scheme,
     tally: Tally,
-    /// Each with the place that it came from first.
-    documents: Vec<(String, LabeledDocument)>,
+    /// Each with the place that it came from first; a copy that adds to one follows as another.
+    spool: Spool<(String, LabeledDocument)>,
+    /// Where in the spool each document lies whole.
+    documents: Vec<usize>,
     index: HashMap<String, usize>,
+}
+
+/// Documents that were annotated alike: each is taken to have been searched for every type that occurs in any of
+/// them, unless it says itself what it was searched for.
+#[derive(Default)]
+struct Group {
+    /// Each with its place.
+    documents: Spool<(String, SourceDocument)>,
+    /// The types in those that do not say.
+    occurring: BTreeSet<String>,
+}
+
+impl Group {
+    fn push(&mut self, place: String, document: SourceDocument) -> Result<(), Error> {
+        if document.entity_types.is_none() {
+            self.occurring.extend(document.annotations.iter().map(|annotation| annotation.entity_type.clone()));
+        }
+        self.documents.push(&(place, document)).map(|_| ())
+    }
 }
 
 impl Corpus {
     /// An empty one.
     pub fn new(scheme: Scheme) -> Self {
-        Self { scheme, tally: Tally::default(), documents: Vec::new(), index: HashMap::new() }
+        Self { scheme, ..Self::default() }
+    }
+
+    /// How many there are.
+    pub fn len(&self) -> usize {
+        self.documents.len()
+    }
+
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.documents.is_empty()
     }
 
     /// Reads a file, or all files under a directory. Returns how many documents were found. Whatever cannot be
     /// read is quarantined.
+    ///
+    /// # Errors
+    /// A disk that has no room for what waits.
     pub fn add(
         &mut self,
         path: &Path,
         format: Option<Format>,
         options: &ReadOptions,
         quarantine: &mut Quarantine,
-    ) -> usize {
+    ) -> Result<usize, Error> {
         let unlisted = |error: std::io::Error| {
             let file = path.display().to_string();
             unreadable(RecordError { file, position: None, id: None, reason: error.into() })
@@ -105,11 +142,11 @@ impl Corpus {
             Ok(files) => files,
             Err(error) => {
                 quarantine.add(unlisted(error));
-                return 0;
+                return Ok(0);
             }
         };
         let mut found = 0;
-        let mut of_path = Vec::new();
+        let mut group = Group::default();
         for file in files {
             let (format, documents) = match open(&file, format, options) {
                 Ok(opened) => opened,
@@ -121,26 +158,34 @@ impl Corpus {
             let name = file.display().to_string();
             for document in documents {
                 match document {
-                    Ok(document) => of_path.push((name.clone(), document)),
+                    Ok(document) => group.push(name.clone(), document)?,
                     Err(error) => quarantine.add(unreadable(error)),
                 }
             }
             if format != Format::Brat {
-                found += self.add_group(std::mem::take(&mut of_path), quarantine);
+                found += self.add_group(std::mem::take(&mut group), quarantine)?;
             }
         }
-        found + self.add_group(of_path, quarantine)
+        Ok(found + self.add_group(group, quarantine)?)
     }
 
-    /// Adds documents that were annotated alike: each is taken to have been searched for every type that occurs
-    /// in any of them, unless it says itself what it was searched for. Each comes with its place.
-    pub fn add_group(&mut self, group: Vec<(String, SourceDocument)>, quarantine: &mut Quarantine) -> usize {
-        let silent = group.iter().filter(|(_, document)| document.entity_types.is_none());
-        let occurring: BTreeSet<&String> =
-            silent.flat_map(|(_, document)| &document.annotations).map(|annotation| &annotation.entity_type).collect();
-        let occurring = self.scheme.looked_for(occurring);
-        let found = group.len();
-        for (place, document) in group {
+    /// Adds a document that was annotated by itself.
+    pub fn add_document(
+        &mut self,
+        place: String,
+        document: SourceDocument,
+        quarantine: &mut Quarantine,
+    ) -> Result<(), Error> {
+        let mut group = Group::default();
+        group.push(place, document)?;
+        self.add_group(group, quarantine).map(|_| ())
+    }
+
+    /// Returns how many there were.
+    fn add_group(&mut self, group: Group, quarantine: &mut Quarantine) -> Result<usize, Error> {
+        let occurring = self.scheme.looked_for(&group.occurring);
+        for entry in group.documents.iter() {
+            let (place, document) = entry?;
             let looked_for = match &document.entity_types {
                 Some(types) => self.scheme.looked_for(types),
                 None => occurring.clone(),
@@ -148,36 +193,46 @@ impl Corpus {
             self.tally.read += 1;
             let checked = policy::check(document, looked_for, &self.scheme, &place, &mut self.tally, quarantine);
             if let Some(document) = checked {
-                self.merge(place, document, quarantine);
+                self.merge(place, document, quarantine)?;
             }
         }
-        found
+        Ok(group.documents.len())
     }
 
-    fn merge(&mut self, place: String, document: LabeledDocument, quarantine: &mut Quarantine) {
+    fn merge(&mut self, place: String, document: LabeledDocument, quarantine: &mut Quarantine) -> Result<(), Error> {
         match self.index.get(&document.document_id) {
             Some(&at) => {
                 self.tally.copies += 1;
-                policy::merge(&mut self.documents[at].1, document, &place, quarantine);
+                let mut whole = self.spool.get(self.documents[at])?;
+                policy::merge(&mut whole.1, document, &place, quarantine);
+                self.documents[at] = self.spool.push(&whole)?;
             }
             None => {
                 self.index.insert(document.document_id.clone(), self.documents.len());
-                self.documents.push((place, document));
+                self.documents.push(self.spool.push(&(place, document))?);
             }
         }
+        Ok(())
     }
 
-    /// The documents, their spans disjoint.
-    pub fn finish(self, quarantine: &mut Quarantine) -> (Vec<LabeledDocument>, Tally) {
-        let Self { scheme, mut tally, documents, .. } = self;
-        let settle = |(place, mut document): (String, LabeledDocument)| {
+    /// Gives the documents, one by one, their spans disjoint.
+    ///
+    /// # Errors
+    /// A disk that fails, or what `each` returns.
+    pub fn finish<E: From<Error>>(
+        self,
+        quarantine: &mut Quarantine,
+        mut each: impl FnMut(LabeledDocument, &mut Quarantine) -> Result<(), E>,
+    ) -> Result<Tally, E> {
+        let Self { scheme, mut tally, spool, documents, .. } = self;
+        for at in documents {
+            let (place, mut document) = spool.get(at)?;
             policy::settle_overlaps(&mut document, scheme.overlap, &place, &mut tally, quarantine);
             tally.documents += 1;
             tally.spans += document.spans.len() as u64;
-            document
-        };
-        let documents = documents.into_iter().map(settle).collect();
-        (documents, tally)
+            each(document, quarantine)?;
+        }
+        Ok(tally)
     }
 }
 

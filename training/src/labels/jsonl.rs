@@ -180,7 +180,7 @@ fn by_passage(
         entity_type,
         fragments: stretch(passage, begin, end).into_iter().collect(),
         text,
-        joint: "",
+        joint: "".into(),
         identifiers,
     };
     SourceDocument {

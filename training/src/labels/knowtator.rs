@@ -81,7 +81,7 @@ fn document(
 /// An annotation and the id of its mention, by which its class is known.
 fn annotation(record: &mut Record<'_>, annotator: &mut Option<String>) -> Result<(String, Annotation), Reason> {
     let mut mention = String::new();
-    let mut annotation = Annotation { joint: " ... ", ..Annotation::default() };
+    let mut annotation = Annotation { joint: " ... ".into(), ..Annotation::default() };
     while let Some(child) = record.next_child()? {
         match local_name(&child) {
             "mention" => {

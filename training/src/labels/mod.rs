@@ -29,12 +29,14 @@ pub use policy::{Discontinuous, OpenWords, Overlap};
 pub use quarantine::{Cause, Entry, LeftOut, Quarantine};
 
 use litflow::article::{Passage, RecordError, curie};
+use serde::{Deserialize, Serialize};
+use std::borrow::Cow;
 use std::ops::Range;
 use std::path::PathBuf;
 
 /// A document as its source has it, nothing checked. All offsets are code points of the document: of its
 /// passages, each starting where [`SourceDocument::offsets`] says.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SourceDocument {
     /// The document's id, a CURIE.
     pub id: String,
@@ -57,7 +59,7 @@ pub struct SourceDocument {
 }
 
 /// An annotated mention as its source has it.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Annotation {
     /// The entity type as the source names it.
     pub entity_type: String,
@@ -66,7 +68,7 @@ pub struct Annotation {
     /// The words as the source quotes them, fragments joined by `joint`; `None` where it does not quote.
     pub text: Option<String>,
     /// What joins the fragments in `text`.
-    pub joint: &'static str,
+    pub joint: Cow<'static, str>,
     /// Normalised ids as the source has them.
     pub identifiers: Vec<String>,
 }

@@ -214,7 +214,7 @@ impl<'a> Text<'a> {
         if let Some(quoted) = &annotation.text {
             // Formats of lines write a space for a line break.
             let spaced = |c: char| if c.is_whitespace() { ' ' } else { c };
-            let selected = words.join(annotation.joint);
+            let selected = words.join(&annotation.joint);
             if !selected.chars().map(spaced).eq(quoted.chars().map(spaced)) {
                 let selected: String = selected.chars().take(60).collect();
                 return Err((Cause::TextDiffers, format!("the text there is {selected:?}")));

@@ -169,15 +169,15 @@ pub fn seal(job: &Job, work: &Work, plan: &Plan, champion: Option<&Champion>) ->
     let model = work.model();
     let hold_out = HoldOut::read(&work.chosen())?;
     let (data, held_out) = read(work, &model, champion, &hold_out)?;
-    eprintln!("measuring on {} held-out documents", held_out.documents.len());
+    eprintln!("measuring on {} held-out documents", held_out.len());
     let candidate = measure(&model, &held_out, &job.model)?;
     let beside = champion.map(|champion| measure(&champion.folder, &held_out, &job.model)).transpose()?;
-    let report = candidate.report(beside.as_ref(), &Training::of(&data))?;
+    let report = candidate.report(beside.as_ref(), &Training::of(&data)?)?;
     let speed_ratio = match champion {
         Some(champion) => speed::ratio(&model, &champion.folder, &held_out, &job.model)?,
         None => None,
     };
-    let (sentences, self_test) = match golden::record(&model, &golden::texts(&held_out), &job.model) {
+    let (sentences, self_test) = match golden::record(&model, &golden::texts(&held_out)?, &job.model) {
         Ok(sentences) => {
             let self_test = golden::repeats(&model, &sentences, &job.model)?;
             (sentences, self_test)
@@ -238,7 +238,7 @@ fn read(
     }
     let options = DataOptions { types, ..recipe.data };
     let mut data = Dataset::read(&[work.snapshot()], &options)?;
-    let held_out = data.hold_out(hold_out);
+    let held_out = data.hold_out(hold_out)?;
     Ok((data, held_out))
 }
 

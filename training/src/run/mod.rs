@@ -313,15 +313,15 @@ fn hold_out_list(job: &Job, work: &Work, champion: Option<&Champion>) -> Result<
     }
     if !list.exists() {
         let data = Dataset::read(&[work.snapshot()], &job.recipe.data)?;
-        let ids = split::choose(&data, job.hold_out_share);
+        let ids = split::choose(&data, job.hold_out_share)?;
         if ids.is_empty() {
             return Err(Error::Job(format!(
                 "{} documents are too few to hold some of them out for measuring (--hold-out-share {})",
-                data.documents.len(),
+                data.len(),
                 job.hold_out_share
             )));
         }
-        let header = format!("held out of training for ever: {} of {} documents", ids.len(), data.documents.len());
+        let header = format!("held out of training for ever: {} of {} documents", ids.len(), data.len());
         split::write(&list, &ids, &header)?;
     }
     Ok(list)

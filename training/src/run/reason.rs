@@ -96,13 +96,13 @@ impl Drift {
         let options = DataOptions { types, ..job.recipe.data.clone() };
         let snapshot = job.work.join("current").join("snapshot");
         let mut data = Dataset::read(&[snapshot], &options)?;
-        let held_out = data.hold_out(hold_out);
-        let new = data.hold_out(&HoldOut::Frozen(unseen));
+        let held_out = data.hold_out(hold_out)?;
+        let new = data.hold_out(&HoldOut::Frozen(unseen))?;
         let f1 = |data: &Dataset| -> Result<Interval, Error> {
             let evaluation = measure(&champion.folder, data, &job.model)?;
             Ok(evaluation.report(None, &Training::default())?.metrics.strict_micro_f1_interval)
         };
-        let (hold_out, new_documents) = (f1(&held_out)?, new.documents.len());
+        let (hold_out, new_documents) = (f1(&held_out)?, new.len());
         Ok(Self { version: champion.version.clone(), hold_out, new: f1(&new)?, new_documents })
     }
 

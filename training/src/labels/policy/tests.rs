@@ -1,4 +1,5 @@
 use super::*;
+use crate::error::Error;
 use crate::labels::{Corpus, Entry, LeftOut};
 use litflow::article::{Passage, Section};
 use proptest::prelude::*;
@@ -15,7 +16,7 @@ fn annotation(entity_type: &str, fragments: &[(u32, u32)], text: &str) -> Annota
         entity_type: entity_type.into(),
         fragments: fragments.iter().map(|&(begin, end)| begin..end).collect(),
         text: Some(text.into()),
-        joint: " ",
+        joint: " ".into(),
         identifiers: Vec::new(),
     }
 }
@@ -27,9 +28,14 @@ fn read(sources: Vec<SourceDocument>, scheme: Scheme) -> (Vec<LabeledDocument>, 
     let mut quarantine = Quarantine::listing(&mut list);
     let mut corpus = Corpus::new(scheme);
     for source in sources {
-        corpus.add_group(vec![("file".into(), source)], &mut quarantine);
+        corpus.add_document("file".into(), source, &mut quarantine).unwrap();
     }
-    let (documents, _) = corpus.finish(&mut quarantine);
+    let mut documents = Vec::new();
+    let keep = |document, _: &mut Quarantine| {
+        documents.push(document);
+        Ok::<_, Error>(())
+    };
+    corpus.finish(&mut quarantine, keep).unwrap();
     let left_out = quarantine.counts().clone();
     (documents, left_out, entries)
 }
