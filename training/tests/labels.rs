@@ -224,7 +224,7 @@ fn round_trip(documents: &[LabeledDocument], format: Format) -> (Found, TempDir,
     // The name is the annotator where the format has none.
     let path = folder.path().join("me.out");
     let mut writer = match format {
-        Format::Brat => Writer::to_folder(format, &path).unwrap(),
+        Format::Brat | Format::Knowtator => Writer::to_folder(format, &path).unwrap(),
         _ => Writer::to_stream(format, Box::new(std::fs::File::create(&path).unwrap())).unwrap(),
     };
     for document in documents {
@@ -283,6 +283,21 @@ proptest! {
             names.for_each(|name| *name = name.replace(' ', "_"));
         }
         let (mut found, _folder, _) = round_trip(&documents, Format::Brat);
+        found.documents.iter_mut().for_each(|document| document.annotator.clear());
+        prop_assert!(found.entries.is_empty(), "{:?}", found.entries);
+        prop_assert_eq!(by_id(&found.documents), by_id(&expected));
+    }
+
+    /// Knowtator's mentions have one class, their annotator stands with each, and its files are by type.
+    #[test]
+    fn knowtator_gives_back_one_text(documents in documents(Limits { identifiers: true, ..TEXT })) {
+        let mut expected = documents.clone();
+        expected.retain(|document| !document.entity_types.is_empty());
+        for document in &mut expected {
+            document.annotator = String::new();
+            document.spans.iter_mut().for_each(|span| span.identifiers.truncate(1));
+        }
+        let (mut found, _folder, _) = round_trip(&documents, Format::Knowtator);
         found.documents.iter_mut().for_each(|document| document.annotator.clear());
         prop_assert!(found.entries.is_empty(), "{:?}", found.entries);
         prop_assert_eq!(by_id(&found.documents), by_id(&expected));

@@ -25,7 +25,7 @@ pub struct Args {
     /// The format
     #[arg(long, value_name = "FORMAT")]
     to: Format,
-    /// The file, or for brat the folder, which must be new or empty [default: stdout]
+    /// The file, or for brat and knowtator the folder, which must be new or empty [default: stdout]
     #[arg(long, value_name = "PATH")]
     out: Option<PathBuf>,
     /// A snapshot, in the topic's stead
@@ -39,7 +39,7 @@ impl Args {
     /// Takes a snapshot, unless one is given, and writes it.
     pub fn run(&self) -> anyhow::Result<ExitCode> {
         let mut writer = match (&self.out, self.to) {
-            (Some(folder), Format::Brat) => Writer::to_folder(self.to, folder)?,
+            (Some(folder), format) if format.needs_folder() => Writer::to_folder(self.to, folder)?,
             (Some(file), _) => {
                 let out = File::create(file).map_err(|error| Error::io(file, error))?;
                 Writer::to_stream(self.to, Box::new(BufWriter::new(out)))?

@@ -185,7 +185,7 @@ fn array(value: &Value) -> impl Iterator<Item = &Value> {
 }
 
 /// Text as XML has it. Line ends and tabs are written as references, which no reader normalises.
-fn escaped(text: &str) -> String {
+pub(super) fn escaped(text: &str) -> String {
     let mut escaped = String::with_capacity(text.len());
     for c in text.chars() {
         match c {

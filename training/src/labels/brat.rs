@@ -178,7 +178,7 @@ impl<'a> Folder<'a> {
 }
 
 /// An id as a file's name.
-fn encoded(id: &str) -> String {
+pub(super) fn encoded(id: &str) -> String {
     let mut name = String::new();
     for byte in id.bytes() {
         match byte {
@@ -193,7 +193,7 @@ fn encoded(id: &str) -> String {
 }
 
 /// The id in a file's name; a percent sign that begins no code stands for itself.
-fn decoded(name: &str) -> String {
+pub(super) fn decoded(name: &str) -> String {
     let (mut bytes, mut rest) = (Vec::new(), name.as_bytes());
     while let Some((&byte, after)) = rest.split_first() {
         let code = after.get(..2).and_then(|code| std::str::from_utf8(code).ok());

@@ -18,7 +18,7 @@ pub enum Format {
     Conll,
     /// BRAT standoff: `.ann` files beside their `.txt`.
     Brat,
-    /// Knowtator XML, as CRAFT has it; read only.
+    /// Knowtator XML, as CRAFT has it: a file a document and type, beside the texts.
     Knowtator,
     /// Label Studio's JSON export or JSON lines of tasks.
     LabelStudio,
@@ -77,6 +77,11 @@ impl Format {
             }
             None => Err(Reason::Format("is empty".into())),
         }
+    }
+
+    /// Whether a document has several files.
+    pub fn needs_folder(self) -> bool {
+        matches!(self, Self::Brat | Self::Knowtator)
     }
 
     /// Whether a file of a directory is to be read.

@@ -5,12 +5,17 @@
 //! (`CHEBI`, `GO_BP`, …), which holds one ontology; elsewhere it is the prefix of the class (`CHEBI:37586`). The
 //! class is the mention's id. What a file was searched for is its one type, even where it holds no mention of it.
 
-use super::{Annotation, Documents, ReadOptions, SourceDocument};
+use super::bioc::escaped;
+use super::brat::{decoded, encoded};
+use super::writer::Losses;
+use super::{Annotation, Documents, ReadOptions, SourceDocument, bare_id, joined_offsets};
 use litflow::article::input::{self, Input};
 use litflow::article::xml::{Record, attribute, local_name};
 use litflow::article::{Reason, RecordError, curie};
+use litflow::bus::records::{GoldSpan, LabeledDocument};
 use std::collections::HashMap;
-use std::io::Read;
+use std::fmt::Write as _;
+use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -42,7 +47,7 @@ fn document(
     if local_name(&root) != "annotations" || stem.is_empty() {
         return Err(Reason::Format("is not Knowtator XML: it begins with no <annotations textSource=…>".into()));
     }
-    let document_id = curie("knowtator", stem);
+    let document_id = curie("knowtator", &decoded(stem));
     *id = Some(document_id.clone());
     let text = text(&source, file, options)?;
 
@@ -110,7 +115,7 @@ fn annotation(record: &mut Record<'_>, annotator: &mut Option<String>) -> Result
 /// The folder above `knowtator`.
 fn ontology_of(file: &Path) -> Option<String> {
     let folder = file.parent().filter(|folder| folder.file_name().is_some_and(|name| name == "knowtator"))?;
-    Some(folder.parent()?.file_name()?.to_string_lossy().into_owned())
+    Some(decoded(&folder.parent()?.file_name()?.to_string_lossy()))
 }
 
 fn text(name: &str, file: &Path, options: &ReadOptions) -> Result<String, Reason> {
@@ -137,4 +142,51 @@ fn bounded(input: Input, limit: usize) -> Result<Vec<u8>, Reason> {
     let mut bytes = Vec::new();
     input.reader.take(limit as u64 + 1).read_to_end(&mut bytes)?;
     if bytes.len() > limit { Err(Reason::TooLong { limit }) } else { Ok(bytes) }
+}
+
+/// Writes a document as CRAFT has it: its text into `articles/txt`, and for each type that was looked for a file of
+/// annotations into `TYPE/knowtator`.
+pub(super) fn write(document: &LabeledDocument, folder: &Path, losses: &mut Losses) -> io::Result<()> {
+    losses.count(document.passages.len() > 1, "passages became lines of one text");
+    losses.count(document.spans.iter().any(|span| span.identifiers.len() > 1), "all ids of a mention but the first");
+    losses.count(document.guideline.is_some() || document.annotated_at.is_some(), "guideline and time");
+    losses.count(document.entity_types.is_empty(), "what was searched for nothing, of which there is only the text");
+    let source = format!("{}.txt", encoded(bare_id("knowtator", &document.document_id)));
+    let texts: Vec<&str> = document.passages.iter().map(|passage| passage.text.as_str()).collect();
+    let write = |folder: PathBuf, name: &str, content: &str| {
+        std::fs::create_dir_all(&folder)?;
+        std::fs::write(folder.join(name), content)
+    };
+    write(folder.join("articles/txt"), &source, &texts.join("\n"))?;
+    for entity_type in &document.entity_types {
+        let xml = annotations(document, entity_type, &source);
+        write(folder.join(encoded(entity_type)).join("knowtator"), &format!("{source}.knowtator.xml"), &xml)?;
+    }
+    Ok(())
+}
+
+/// The file of one type.
+fn annotations(document: &LabeledDocument, entity_type: &str, source: &str) -> String {
+    let offsets = joined_offsets(&document.passages);
+    let spans: Vec<&GoldSpan> = document.spans.iter().filter(|span| span.entity_type == entity_type).collect();
+    let mut xml = format!("<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n<annotations textSource=\"{source}\">\n");
+    for (number, span) in (1..).zip(&spans) {
+        let (offset, annotator) = (offsets[span.passage as usize], escaped(&document.annotator));
+        let (begin, end) = (offset + span.begin, offset + span.end);
+        let _ = writeln!(
+            xml,
+            "  <annotation>\n    <mention id=\"M_{number}\" />\n    <annotator id=\"A_1\">{annotator}</annotator>\n    \
+             <span start=\"{begin}\" end=\"{end}\" />\n    <spannedText>{}</spannedText>\n  </annotation>",
+            escaped(&span.text)
+        );
+    }
+    for (number, span) in (1..).zip(&spans) {
+        let class = escaped(span.identifiers.first().map_or("", String::as_str));
+        let _ = writeln!(
+            xml,
+            "  <classMention id=\"M_{number}\">\n    <mentionClass id=\"{class}\">{}</mentionClass>\n  </classMention>",
+            escaped(entity_type)
+        );
+    }
+    xml + "</annotations>\n"
 }

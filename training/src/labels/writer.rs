@@ -1,6 +1,6 @@
-//! Writes labelled documents in any of the formats but Knowtator's, and counts what a format cannot hold.
+//! Writes labelled documents in any of the formats, and counts what a format cannot hold.
 
-use super::{Format, bioc, brat, conll, label_studio, prodigy, pubtator};
+use super::{Format, bioc, brat, conll, knowtator, label_studio, prodigy, pubtator};
 use crate::error::Error;
 use litflow::article::Section;
 use litflow::bus::records::{GoldSpan, LabeledDocument, OpenSpan};
@@ -22,7 +22,8 @@ pub struct Writer<'a> {
 
 enum Out<'a> {
     Stream(Box<dyn Write + 'a>),
-    Folder(brat::Folder<'a>),
+    Brat(brat::Folder<'a>),
+    Knowtator(&'a Path),
 }
 
 /// What a format could not hold, with the number of documents.
@@ -33,28 +34,29 @@ impl<'a> Writer<'a> {
     /// Writes to a stream.
     ///
     /// # Errors
-    /// BRAT, which needs a folder, and Knowtator, which is only read.
+    /// BRAT and Knowtator, which need a folder.
     pub fn to_stream(format: Format, out: Box<dyn Write + 'a>) -> Result<Self, Error> {
-        match format {
-            Format::Brat => Err(Error::Usage("brat has two files a document: name a folder by --out".into())),
-            Format::Knowtator => Err(Error::Usage("knowtator is read only: choose another format".into())),
-            _ => Self::new(format, Out::Stream(out), Path::new("-")),
+        if format.needs_folder() {
+            return Err(Error::Usage("it has several files a document: name a folder by --out".into()));
         }
+        Self::new(format, Out::Stream(out), Path::new("-"))
     }
 
     /// Writes into a folder, which must be new or empty, so that nothing of another export is left in it.
     ///
     /// # Errors
-    /// A format that is no folder, and what cannot be written.
+    /// A format that is one file, and what cannot be written.
     pub fn to_folder(format: Format, path: &'a Path) -> Result<Self, Error> {
-        if format != Format::Brat {
-            return Err(Error::Usage("only brat is written into a folder".into()));
-        }
         std::fs::create_dir_all(path).map_err(|error| Error::io(path, error))?;
         if std::fs::read_dir(path).map_err(|error| Error::io(path, error))?.next().is_some() {
             return Err(Error::Usage(format!("{} is not empty: name another --out", path.display())));
         }
-        Self::new(format, Out::Folder(brat::Folder::new(path)), path)
+        let out = match format {
+            Format::Brat => Out::Brat(brat::Folder::new(path)),
+            Format::Knowtator => Out::Knowtator(path),
+            _ => return Err(Error::Usage("only brat and knowtator are written into a folder".into())),
+        };
+        Self::new(format, out, path)
     }
 
     fn new(format: Format, mut out: Out<'a>, path: &Path) -> Result<Self, Error> {
@@ -69,24 +71,22 @@ impl<'a> Writer<'a> {
     pub fn write(&mut self, document: &LabeledDocument) -> Result<bool, Error> {
         let losses = &mut self.losses;
         losses.count(!document.open.is_empty() && !holds_everything(self.format), "stretches left open");
-        let out = match &mut self.out {
-            Out::Folder(folder) => {
-                folder.write(document, losses).map_err(|error| Error::io(&self.name, error))?;
-                self.documents += 1;
-                return Ok(true);
-            }
-            Out::Stream(out) => out.as_mut(),
-        };
+        if matches!(self.format, Format::BiocXml | Format::Knowtator) && !bioc::fits_xml(document) {
+            return Ok(false);
+        }
         let separator = if self.documents > 0 { ",\n" } else { "" };
-        let written = match self.format {
-            Format::Pubtator => pubtator::write(document, out, losses),
-            Format::Conll => conll::write(document, out, losses),
-            Format::BiocJson => write!(out, "{separator}{}", bioc::to_json(document)),
-            Format::BiocXml if !bioc::fits_xml(document) => return Ok(false),
-            Format::BiocXml => bioc::write_xml(document, out),
-            Format::LabelStudio => write!(out, "{separator}{}", label_studio::task(document, losses)),
-            Format::Prodigy => writeln!(out, "{}", prodigy::line(document, losses)),
-            Format::Jsonl | Format::Brat | Format::Knowtator => {
+        let written = match (&mut self.out, self.format) {
+            (Out::Brat(folder), _) => folder.write(document, losses),
+            (Out::Knowtator(folder), _) => knowtator::write(document, folder, losses),
+            (Out::Stream(out), Format::Pubtator) => pubtator::write(document, out, losses),
+            (Out::Stream(out), Format::Conll) => conll::write(document, out, losses),
+            (Out::Stream(out), Format::BiocJson) => write!(out, "{separator}{}", bioc::to_json(document)),
+            (Out::Stream(out), Format::BiocXml) => bioc::write_xml(document, out),
+            (Out::Stream(out), Format::LabelStudio) => {
+                write!(out, "{separator}{}", label_studio::task(document, losses))
+            }
+            (Out::Stream(out), Format::Prodigy) => writeln!(out, "{}", prodigy::line(document, losses)),
+            (Out::Stream(out), Format::Jsonl | Format::Brat | Format::Knowtator) => {
                 writeln!(out, "{}", serde_json::to_string(document).expect("a document is plain data"))
             }
         };
@@ -98,7 +98,8 @@ impl<'a> Writer<'a> {
     /// Ends the output; returns what the format could not hold.
     pub fn finish(self) -> Result<Losses, Error> {
         let ended = match self.out {
-            Out::Folder(folder) => folder.finish(),
+            Out::Brat(folder) => folder.finish(),
+            Out::Knowtator(_) => Ok(()),
             Out::Stream(mut out) => {
                 let end = frame(self.format).map_or("", |(_, end)| end);
                 out.write_all(end.as_bytes()).and_then(|()| out.flush())
