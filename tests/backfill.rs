@@ -7,6 +7,7 @@ mod support;
 use litflow::ErrorClass;
 use litflow::article::{ArticleEvent, Op, RawDocument};
 use litflow::backfill::{self, Backfill, Error, Event, Options, Phase, Report, Source, YieldTo};
+use litflow::bus::broker::LocalOptions;
 use litflow::bus::codec::Record as _;
 use litflow::bus::exclusive::Exclusive;
 use litflow::bus::producer::Outgoing;
@@ -277,6 +278,10 @@ fn json(stdout: &[u8]) -> serde_json::Value {
     serde_json::from_slice(stdout).unwrap_or_else(|e| panic!("{e}: {}", String::from_utf8_lossy(stdout)))
 }
 
+fn signal(process: &Child, name: &str) {
+    assert!(Command::new("kill").args(["-s", name, &process.id().to_string()]).status().unwrap().success());
+}
+
 /// Waits for so many new annotations.
 fn wait_for(committed: &mut Reader, records: usize) {
     for _ in 0..records {
@@ -308,7 +313,7 @@ fn a_run_that_is_ended_or_killed_is_gone_on_with_and_doubles_nothing() {
         stat.rsplit(')').next().unwrap().split_whitespace().nth(16).unwrap().to_owned()
     };
     assert_eq!(niceness(process.id()), "10");
-    assert!(Command::new("kill").args(["-INT", &process.id().to_string()]).status().unwrap().success());
+    signal(&process, "INT");
     let ended = process.wait_with_output().unwrap();
     assert_eq!(ended.status.code(), Some(130), "{}", String::from_utf8_lossy(&ended.stderr));
     let report = json(&ended.stdout);
@@ -334,6 +339,12 @@ fn a_run_that_is_ended_or_killed_is_gone_on_with_and_doubles_nothing() {
         (&report["all"]["before"], &serde_json::json!(0))
     );
 
+    assert_nothing_is_lost_or_doubled(&cluster, ARTICLES);
+}
+
+/// Every article has been tagged once by each of the versions 1.0.0 and 2.0.0, and each mention of 2.0.0 stands once on
+/// its topic.
+fn assert_nothing_is_lost_or_doubled(cluster: &Cluster, articles: usize) {
     let mut expected = BTreeSet::new();
     let mut digests: BTreeMap<String, Vec<String>> = BTreeMap::new();
     for entry in cluster.read(topics::ANNOTATIONS) {
@@ -343,15 +354,43 @@ fn a_run_that_is_ended_or_killed_is_gone_on_with_and_doubles_nothing() {
             expected.extend(annotations.mentions.into_iter().map(|mention| mention.id));
         }
     }
-    assert_eq!(digests.len(), ARTICLES);
+    assert_eq!(digests.len(), articles);
     assert!(digests.values().all(|of| of == &["1.0.0", "2.0.0"]), "lost or doubled");
-    assert!(expected.len() > ARTICLES / 10, "{} mentions prove nothing", expected.len());
+    assert!(expected.len() > articles / 10, "{} mentions prove nothing", expected.len());
     let topics = cluster.topics().into_iter().filter(|topic| topic.name.starts_with("entities."));
     for entry in topics.flat_map(|topic| cluster.read(&topic.name)) {
         let Value::Mention(mention) = entry.value else { panic!("{entry:?}") };
         assert!(mention.model.version == "1.0.0" || expected.remove(&mention.id), "{mention:?} stands twice");
     }
     assert!(expected.is_empty(), "{} mentions are lost", expected.len());
+}
+
+/// What was under way is done again when the broker is back; the run itself goes on.
+#[test]
+fn a_broker_that_restarts_is_waited_for() {
+    let data = tempfile::tempdir().unwrap();
+    let broker = LocalOptions { data: Some(data.path().to_owned()), ..LocalOptions::default() };
+    let Some(cluster) = Cluster::start_with(&broker) else { return };
+    const ARTICLES: usize = 1_000;
+    cluster.publish((0..ARTICLES).map(article));
+    let folder = tempfile::tempdir().unwrap();
+    let (first, second) =
+        (versions::model(folder.path(), "1.0.0", "one"), versions::model(folder.path(), "2.0.0", "two"));
+    let worked = litflow(&cluster, "worker", &first).arg("--until-end").output().unwrap();
+    assert!(worked.status.success());
+
+    let mut committed = Reader::new(&cluster.options("reader"), &[topics::ANNOTATIONS], From::Now).unwrap();
+    let run = litflow(&cluster, "backfill", &second).spawn().unwrap();
+    wait_for(&mut committed, 100);
+    // It is held while the broker ends, so that it cannot be done by then, and then meets none.
+    signal(&run, "STOP");
+    let cluster = cluster.restart(broker, || signal(&run, "CONT"));
+    let done = run.wait_with_output().unwrap();
+    let told = String::from_utf8_lossy(&done.stderr).into_owned();
+    assert_eq!(done.status.code(), Some(0), "{told}");
+    let report = json(&done.stdout);
+    assert_eq!((&report["retagged"], &report["left"]), (&ARTICLES.into(), &serde_json::json!({})), "{told}");
+    assert_nothing_is_lost_or_doubled(&cluster, ARTICLES);
 }
 
 #[test]

@@ -16,10 +16,9 @@ use std::time::{Duration, Instant};
 
 /// How long one wait for a record takes.
 const WAIT: Duration = Duration::from_millis(500);
-/// A cluster that says nothing for so long while there is more to read is given up.
+/// A cluster that says nothing for so long while something is asked of it is given up: it outlasts the restart of a
+/// broker.
 const SILENCE: Duration = Duration::from_secs(60);
-/// How long a partition may have no leader.
-const SETTLE_TIMEOUT: Duration = Duration::from_secs(30);
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// How long transactions that others have open are waited for.
@@ -169,9 +168,9 @@ impl Scan {
     }
 
     /// The first offset of a partition and the one after its last committed record. A partition that is moving has
-    /// no leader for a moment.
+    /// no leader for a moment, a broker that restarts does not answer for longer.
     fn bounds(&self, client: &BaseConsumer<Context>, partition: i32) -> Result<(i64, i64), Error> {
-        let deadline = Instant::now() + SETTLE_TIMEOUT;
+        let deadline = Instant::now() + SILENCE;
         loop {
             let bounds = client.fetch_watermarks(&self.topic, partition, REQUEST_TIMEOUT);
             match bounds.map_err(|e| Error::kafka("asking for a partition's offsets", &e)) {

@@ -33,7 +33,12 @@ pub struct Cluster {
 impl Cluster {
     /// Starts one; none, with a note, where there is no Java or no Kafka.
     pub fn start() -> Option<Self> {
-        let broker = match Local::start(&LocalOptions::default()) {
+        Self::start_with(&LocalOptions::default())
+    }
+
+    /// The same, with these options.
+    pub fn start_with(options: &LocalOptions) -> Option<Self> {
+        let broker = match Local::start(options) {
             Ok(broker) => broker,
             Err(reason) => {
                 eprintln!("skipped: {reason}");
@@ -44,6 +49,16 @@ impl Cluster {
         let created = cluster.runtime.block_on(cluster.admin().create(&cluster.topics(), None)).unwrap();
         assert_eq!(created.len(), cluster.topics().len());
         Some(cluster)
+    }
+
+    /// Ends the broker, that of [`Cluster::start_with`], and starts it again with its data and at its address.
+    /// `meanwhile` there is none.
+    pub fn restart(self, options: LocalOptions, meanwhile: impl FnOnce()) -> Self {
+        let Self { broker, runtime } = self;
+        let port = broker.bootstrap_servers().rsplit(':').next().and_then(|port| port.parse().ok());
+        drop(broker);
+        meanwhile();
+        Self { broker: Local::start(&LocalOptions { port, ..options }).unwrap(), runtime }
     }
 
     pub fn topics(&self) -> Vec<topics::Topic> {
