@@ -4,10 +4,13 @@
 use crate::report::Report;
 use serde::{Deserialize, Serialize};
 
-/// What a candidate must keep to beside the champion, on the frozen hold-out.
+/// What a candidate must keep to on the frozen hold-out: beside the champion, or as the first version.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct GateOptions {
+    /// Without a champion: the points of strict micro F1 that a candidate must reach, 0 to 100. One that finds nothing right
+    /// is refused at 0 too.
+    pub first_min_f1: f64,
     /// By how many points of strict micro F1 it may be worse at the lower end of the difference's 95 % interval
     /// (bootstrap over documents, in pairs): a test of non-inferiority with this margin.
     pub margin_points: f64,
@@ -21,7 +24,7 @@ pub struct GateOptions {
 
 impl Default for GateOptions {
     fn default() -> Self {
-        Self { margin_points: 1.0, type_drop_points: 3.0, type_min_mentions: 50, speed_drop: 0.2 }
+        Self { first_min_f1: 0.0, margin_points: 1.0, type_drop_points: 3.0, type_min_mentions: 50, speed_drop: 0.2 }
     }
 }
 
@@ -83,6 +86,14 @@ pub fn decide(options: &GateOptions, candidate: &Report, checks: &Checks) -> Dec
                 ));
             }
         }
+    } else {
+        let f1 = 100.0 * candidate.metrics.strict.micro.f1;
+        if f1 == 0.0 || f1 < options.first_min_f1 {
+            reasons.push(format!(
+                "its strict micro F1 is {f1:.2}; a first version must be above 0 and reach {:.2} (`gate.first_min_f1`)",
+                options.first_min_f1
+            ));
+        }
     }
     if let Some(ratio) = checks.speed_ratio.filter(|ratio| *ratio < 1.0 - options.speed_drop) {
         reasons.push(format!(
@@ -116,6 +127,15 @@ mod tests {
     }
 
     fn judge(champion: Option<(u32, u32)>, candidate: (u32, u32), checks: &Checks) -> Vec<String> {
+        judge_by(&GateOptions::default(), champion, candidate, checks)
+    }
+
+    fn judge_by(
+        options: &GateOptions,
+        champion: Option<(u32, u32)>,
+        candidate: (u32, u32),
+        checks: &Checks,
+    ) -> Vec<String> {
         let types = ["Gene".to_owned(), "Disease".to_owned()];
         let model = ModelRef { name: "m".into(), version: "1.0.0".into(), digest: String::new() };
         let candidate = outcomes(candidate.0, candidate.1);
@@ -126,7 +146,7 @@ mod tests {
             Champion { model: model.clone(), metrics: metrics(&champion), difference }
         });
         let report = Report { model, documents: candidate.len(), metrics: metrics(&candidate), champion };
-        let decision = decide(&GateOptions::default(), &report, checks);
+        let decision = decide(options, &report, checks);
         assert_eq!(decision.is_passed(), decision.reasons.is_empty());
         decision.reasons
     }
@@ -140,6 +160,19 @@ mod tests {
         assert_eq!(judge(Some((50, 50)), (50, 50), &good()), [""; 0]);
         assert_eq!(judge(Some((50, 50)), (55, 52), &good()), [""; 0]);
         assert_eq!(judge(None, (5, 5), &Checks { speed_ratio: None, self_test: Ok(()) }), [""; 0]);
+    }
+
+    #[test]
+    fn the_first_must_be_of_use() {
+        let alone = Checks { speed_ratio: None, self_test: Ok(()) };
+        let reasons = judge(None, (0, 0), &alone);
+        assert!(reasons.len() == 1 && reasons[0].contains("F1 is 0.00"), "{reasons:?}");
+        // Half of what there is and nothing else: an F1 of two thirds.
+        for (first_min_f1, reasons) in [(66.0, 0), (67.0, 1)] {
+            let options = GateOptions { first_min_f1, ..GateOptions::default() };
+            assert_eq!(judge_by(&options, None, (30, 30), &alone).len(), reasons, "{first_min_f1}");
+            assert_eq!(judge_by(&options, Some((30, 30)), (30, 30), &good()), [""; 0], "it is for the first alone");
+        }
     }
 
     #[test]

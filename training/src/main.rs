@@ -38,13 +38,13 @@ enum Command {
 }
 
 const EXIT_CODES: &str = "Exit codes: 0 done; 1 failed; 2 wrong usage or configuration; 3 done, but some input was \
-left out (counted on stderr); 4 the broker is in a fatal state; 130 interrupted. \
+left out (counted on stderr); 4 the broker is in a fatal state; 130, 143 ended by Ctrl-C, by SIGTERM. \
 `run`: 0 published; 10 nothing new; 11 not better.";
 
 const FIT_HELP: &str = "\
 Each file annotates the types that occur in it; of other types its text says nothing. An article in several \
 files is one document. Without --dev a share of the completely annotated documents is held out, always the same.
-Ctrl-C leaves a model of the best weights so far and a checkpoint that --resume goes on from.
+Ctrl-C or SIGTERM leaves a model of the best weights so far and a checkpoint that --resume goes on from.
 
 Examples:
   litflow-train fit --data BioRED_Train.PubTator --encoder encoders/minilm-l6 --out models/mine
@@ -155,7 +155,7 @@ fn run_fit(args: FitArgs) -> anyhow::Result<ExitCode> {
     }
     recipe.seed = args.seed.map_or(recipe.seed, u64::from);
 
-    let interrupted = commands::interrupts()?;
+    let signals = commands::Signals::listen()?;
     let device = device::select(args.device).map_err(Error::from)?;
     let out = args.out.clone();
     let request = Request {
@@ -169,14 +169,14 @@ fn run_fit(args: FitArgs) -> anyhow::Result<ExitCode> {
         checkpoint_every: Duration::from_secs(args.checkpoint_seconds),
         device,
     };
-    let outcome = fit(&request, &interrupted)?;
+    let outcome = fit(&request, &signals.asked)?;
     if let Some(best) = &outcome.best {
         println!("best: stage {} epoch {}, development documents\n{}", best.stage, best.epoch, best.dev.table());
     }
     println!("{}", out.display());
     if outcome.interrupted {
         eprintln!("stopped; the same command with --resume goes on");
-        return Ok(ExitCode::from(130));
+        return Ok(signals.exit_code());
     }
     Ok(commands::told_left_out(&outcome.left_out))
 }

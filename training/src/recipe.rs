@@ -31,7 +31,8 @@ pub struct Recipe {
     pub class_weighting_strength: f64,
     /// Most word pieces, padding included, in one optimiser step.
     pub batch_tokens: usize,
-    /// Seed of the head's initial weights, of the order of the sentences and of dropout.
+    /// Seed of the head's initial weights, of the order of the sentences and of dropout: 0 to 2³² − 1, because each step
+    /// has a seed of its own that begins with it.
     pub seed: u64,
     /// What the encoder multiplies in: `auto` (bf16 where the device computes it natively, else fp32), `fp32` or
     /// `bf16`. Weights, norms, head and loss are fp32 always.
@@ -191,9 +192,11 @@ impl Recipe {
         require((0.0..1.0).contains(&optimizer.beta2), "`optimizer.beta2` must be in [0, 1)");
         require(optimizer.epsilon > 0.0, "`optimizer.epsilon` must be positive");
         require(optimizer.clip_norm > 0.0, "`optimizer.clip_norm` must be positive");
+        require(self.seed <= u32::MAX.into(), "`seed` must be at most 4294967295");
         require(self.batch_tokens >= self.model.max_length, "`batch_tokens` must be at least `model.max_length`");
         let gate = &self.gate;
         require(gate.margin_points >= 0.0, "`gate.margin_points` must not be negative");
+        require((0.0..100.0).contains(&gate.first_min_f1), "`gate.first_min_f1` must be at least 0 and less than 100");
         require(gate.type_drop_points >= 0.0, "`gate.type_drop_points` must not be negative");
         require(share(gate.speed_drop), "`gate.speed_drop` must be 0 to 1");
         require(!self.stages.is_empty(), "there must be a `[[stages]]`");
@@ -229,5 +232,11 @@ mod tests {
         let error = read("dev_share = 2\n[optimizer]\nclip_norm = 0\n").unwrap_err();
         assert!(error.contains("dev_share") && error.contains("clip_norm"), "{error}");
         assert!(read("[optimiser]\n").unwrap_err().contains("optimiser"));
+    }
+
+    #[test]
+    fn a_seed_that_would_be_cut_is_refused() {
+        assert_eq!(read("seed = 4294967295\n").unwrap().seed, u64::from(u32::MAX));
+        assert!(read("seed = 4294967296\n").unwrap_err().contains("`seed` must be at most 4294967295"));
     }
 }

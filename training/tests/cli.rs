@@ -70,26 +70,33 @@ fn fit_and_eval() {
 #[test]
 fn interrupted_the_run_leaves_a_model_and_can_go_on() {
     let folder = workplace();
+    for (signal, code) in [("-TERM", 143), ("-INT", 130)] {
+        let _ = std::fs::remove_dir_all(folder.path().join("model"));
+        interrupt(folder.path(), signal, code);
+    }
+    let evaluated = run(folder.path(), &["eval", "--model", "model", "--data", "corpus.pubtator"]);
+    assert_eq!(evaluated.status.code(), Some(0), "{}", String::from_utf8_lossy(&evaluated.stderr));
+    let elsewhere = run(folder.path(), &[&FIT[..], &["--resume"]].concat());
+    assert_eq!(elsewhere.status.code(), Some(2));
+    assert!(String::from_utf8_lossy(&elsewhere.stderr).contains("another recipe"));
+}
+
+/// Trains until the signal ends it, in its second epoch.
+fn interrupt(folder: &Path, signal: &str, code: i32) {
     let endless = [&FIT[..], &["--epochs", "2000"]].concat();
-    let mut child = command(folder.path(), &endless).stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
+    let mut child = command(folder, &endless).stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
     let mut log = BufReader::new(child.stderr.take().unwrap());
     let mut line = String::new();
     while !line.contains("epoch 2/") {
         line.clear();
         assert!(log.read_line(&mut line).unwrap() > 0, "the run ended by itself");
     }
-    let killed = Command::new("kill").args(["-INT", &child.id().to_string()]).status().unwrap();
+    let killed = Command::new("kill").args([signal, &child.id().to_string()]).status().unwrap();
     assert!(killed.success());
     let mut rest = String::new();
     log.read_to_string(&mut rest).unwrap();
-    assert_eq!(child.wait().unwrap().code(), Some(130), "{rest}");
+    assert_eq!(child.wait().unwrap().code(), Some(code), "{rest}");
     assert!(rest.contains("--resume"), "{rest}");
-
-    let evaluated = run(folder.path(), &["eval", "--model", "model", "--data", "corpus.pubtator"]);
-    assert_eq!(evaluated.status.code(), Some(0), "{}", String::from_utf8_lossy(&evaluated.stderr));
-    let elsewhere = run(folder.path(), &[&FIT[..], &["--resume"]].concat());
-    assert_eq!(elsewhere.status.code(), Some(2));
-    assert!(String::from_utf8_lossy(&elsewhere.stderr).contains("another recipe"));
 }
 
 #[test]

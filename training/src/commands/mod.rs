@@ -16,7 +16,7 @@ use std::io::{BufWriter, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 /// Done, but some input was left out.
 const LEFT_OUT: u8 = 3;
@@ -46,15 +46,31 @@ impl Kafka {
     }
 }
 
-/// A flag that becomes true at the first Ctrl-C or SIGTERM; a second one ends the process.
-pub fn interrupts() -> anyhow::Result<Arc<AtomicBool>> {
-    let interrupted = Arc::new(AtomicBool::new(false));
-    for signal in [signal_hook::consts::SIGINT, signal_hook::consts::SIGTERM] {
-        signal_hook::flag::register_conditional_shutdown(signal, 130, Arc::clone(&interrupted))
-            .and_then(|_| signal_hook::flag::register(signal, Arc::clone(&interrupted)))
-            .context("signals cannot be handled")?;
+/// Ctrl-C and SIGTERM: the first asks for an orderly end, the second ends the process. Either way with 130 or 143.
+pub struct Signals {
+    /// Becomes true at the first one.
+    pub asked: Arc<AtomicBool>,
+    number: Arc<AtomicUsize>,
+}
+
+impl Signals {
+    /// From now on they are heard.
+    pub fn listen() -> anyhow::Result<Self> {
+        let signals = Self { asked: Arc::default(), number: Arc::default() };
+        for signal in [signal_hook::consts::SIGINT, signal_hook::consts::SIGTERM] {
+            // In this order, which is kept: a signal does not see its own mark, and who sees the mark finds the number.
+            signal_hook::flag::register_conditional_shutdown(signal, 128 + signal, Arc::clone(&signals.asked))
+                .and_then(|_| signal_hook::flag::register_usize(signal, Arc::clone(&signals.number), signal as usize))
+                .and_then(|_| signal_hook::flag::register(signal, Arc::clone(&signals.asked)))
+                .context("signals cannot be handled")?;
+        }
+        Ok(signals)
     }
-    Ok(interrupted)
+
+    /// The exit code of what was ended by the first one.
+    pub fn exit_code(&self) -> ExitCode {
+        ExitCode::from(128 + self.number.load(Ordering::SeqCst) as u8)
+    }
 }
 
 /// Tells what is left out: the first of it on stderr, all of it in a file where one is named.

@@ -1,6 +1,6 @@
 //! `litflow-train run`: the monthly job.
 
-use super::Kafka;
+use super::{Kafka, Signals};
 use litflow::model;
 use litflow::registry::aliases::CHAMPION;
 use litflow_training::Error;
@@ -14,7 +14,6 @@ use std::time::Duration;
 const NOTHING_NEW: u8 = 10;
 /// The gate refused the version.
 const NOT_BETTER: u8 = 11;
-const INTERRUPTED: u8 = 130;
 
 const HELP: &str = "\
 Takes a snapshot of the topic labels, trains where there is a reason to, measures the version beside the champion on \
@@ -23,7 +22,7 @@ rejected.
 Killed at any moment, the same command goes on; what a run was begun with counts until it has ended.
 
 Exit codes: 0 published; 10 nothing new; 11 not better; 1 failed; 2 wrong usage or configuration; 4 the broker is in a \
-fatal state; 130 interrupted.
+fatal state; 130, 143 ended by Ctrl-C, by SIGTERM.
 
 Examples:
   litflow-train run --work runs/genes --encoder encoders/minilm-l6 --recipe genes.toml
@@ -57,7 +56,7 @@ pub struct Args {
     /// Train whatever there is
     #[arg(long)]
     always: bool,
-    /// Train where so many documents are new or labelled anew [default: 1, where no condition is given]
+    /// Train where so many documents are new, labelled anew or withdrawn [default: 1, where no condition is given]
     #[arg(long, value_name = "N")]
     if_new_labels: Option<u64>,
     /// Train where the champion's F1 on new documents is so many points lower than on the hold-out
@@ -88,15 +87,20 @@ pub struct Args {
 impl Args {
     /// Does the job and tells its outcome.
     pub fn run(&self) -> anyhow::Result<ExitCode> {
-        let outcome = run(&self.job()?, &*super::interrupts()?)?;
+        let signals = Signals::listen()?;
+        let outcome = run(&self.job()?, &signals.asked)?;
         if self.json {
             println!("{}", serde_json::to_string(&outcome)?);
         }
         let (line, code) = match &outcome {
-            Outcome::Published { model, alias, why, .. } => (format!("published: {model} is the {alias}: {why}"), 0),
-            Outcome::NotBetter { model, why, .. } => (format!("not better: {model} is rejected: {why}"), NOT_BETTER),
-            Outcome::NothingNew { why } => (format!("nothing new: {why}"), NOTHING_NEW),
-            Outcome::Interrupted => ("interrupted; the same command goes on".to_owned(), INTERRUPTED),
+            Outcome::Published { model, alias, why, .. } => {
+                (format!("published: {model} is the {alias}: {why}"), ExitCode::SUCCESS)
+            }
+            Outcome::NotBetter { model, why, .. } => {
+                (format!("not better: {model} is rejected: {why}"), ExitCode::from(NOT_BETTER))
+            }
+            Outcome::NothingNew { why } => (format!("nothing new: {why}"), ExitCode::from(NOTHING_NEW)),
+            Outcome::Interrupted => ("interrupted; the same command goes on".to_owned(), signals.exit_code()),
         };
         if !self.json {
             println!("{line}");
@@ -104,7 +108,7 @@ impl Args {
                 println!("{}", report.display());
             }
         }
-        Ok(ExitCode::from(code))
+        Ok(code)
     }
 
     fn job(&self) -> Result<Job, Error> {

@@ -1,6 +1,7 @@
 //! Whether there is a reason to train.
 
 use super::champion::Champion;
+use super::documents::{Known, Part};
 use super::work::Work;
 use super::{Job, documents};
 use crate::analysis::{Training, bootstrap::Interval};
@@ -10,14 +11,14 @@ use crate::evaluate::measure;
 use crate::snapshot::Snapshot;
 use crate::split::HoldOut;
 use litflow::model::directory;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
-/// When there is a reason to train. One that holds is enough. Without a champion there always is.
+/// When there is a reason to train. One that holds is enough. Without a champion any label is one.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Conditions {
     /// Whatever there is.
     pub always: bool,
-    /// At least so many documents are new, or labelled in another way than those that the champion was made with.
+    /// At least so many documents are new, labelled in another way, or withdrawn.
     pub new_labels: Option<u64>,
     /// The champion's strict micro F1 on new documents is more than so many points lower than on the hold-out.
     pub drift_over: Option<f64>,
@@ -34,42 +35,32 @@ pub fn to_train(
     hold_out: &HoldOut,
     champion: Option<&Champion>,
 ) -> Result<Result<String, String>, Error> {
-    let Some(champion) = champion else {
-        return Ok(Ok(format!("{} has no champion yet", job.recipe.model.name)));
-    };
+    let no_champion = || format!("{} has no champion yet", job.recipe.model.name);
     if job.conditions.always {
         return Ok(Ok("asked for (--always)".into()));
     }
-    let newest = work.ended()?.pop();
-    let (made, folder) = match &newest {
-        Some((folder, plan)) => (&plan.recipe.model.version, folder.join("candidate")),
-        None => (&champion.version, champion.folder.clone()),
-    };
-    let known = documents::read(&folder)?.unwrap_or_default();
-    let of_champion = documents::read(&champion.folder)?.unwrap_or_default();
-    let HoldOut::Frozen(held_out) = hold_out else {
-        return Err(Error::Usage("the hold-out of a run must be a list of documents".into()));
-    };
     let digests = documents::digests(snapshot)?;
-    let learnable = || digests.iter().filter(|(id, _)| !held_out.contains(*id));
-    let new = learnable().filter(|(id, _)| !known.contains_key(*id)).count();
-    let relabelled = learnable().filter(|(id, digest)| known.get(*id).is_some_and(|it| it.sha256 != **digest)).count();
-    let withdrawn = known.keys().filter(|id| !digests.contains_key(*id)).count();
-    if new + relabelled + withdrawn == 0 && !known.is_empty() {
+    let learnable: BTreeMap<&str, &str> =
+        digests.iter().filter(|(id, _)| !hold_out.names(id)).map(|(id, digest)| (&**id, &**digest)).collect();
+    let newest = work.ended()?.pop().map(|(folder, plan)| (plan.recipe.model.version, folder.join("candidate")));
+    let newest = newest.or_else(|| champion.map(|champion| (champion.version.clone(), champion.folder.clone())));
+    let Some((made, folder)) = newest else { return Ok(Ok(no_champion())) };
+    let known = documents::read(&folder)?.unwrap_or_default();
+    let changes = Changes::between(&known, &learnable);
+    if changes.count() == 0 && !known.is_empty() {
         return Ok(Err(format!("no document is new, labelled anew or withdrawn since {made}")));
     }
-    let unseen: BTreeSet<String> =
-        learnable().filter(|(id, _)| !of_champion.contains_key(*id)).map(|(id, _)| id.clone()).collect();
+    let Some(champion) = champion else { return Ok(Ok(no_champion())) };
 
     let (mut found, mut found_not) = (Vec::new(), Vec::new());
     if let Some(least) = job.conditions.new_labels {
-        let changed = (new + relabelled) as u64;
-        let told = format!(
-            "{new} documents are new and {relabelled} labelled anew since {made} ({withdrawn} withdrawn); {least} are a reason"
-        );
-        if changed >= least { found.push(told) } else { found_not.push(told) }
+        let told = format!("{changes} since {made}; {least} are a reason");
+        if changes.count() >= least { found.push(told) } else { found_not.push(told) }
     }
     if let Some(limit) = job.conditions.drift_over {
+        let of_champion = documents::read(&champion.folder)?.unwrap_or_default();
+        let unseen: BTreeSet<String> =
+            learnable.keys().filter(|id| !of_champion.contains_key(**id)).map(|id| (*id).to_owned()).collect();
         if unseen.is_empty() {
             found_not.push(format!("no document is new since {}: its drift cannot be told", champion.version));
         } else {
@@ -79,6 +70,41 @@ pub fn to_train(
         }
     }
     Ok(if found.is_empty() { Err(found_not.join("; ")) } else { Ok(found.join("; ")) })
+}
+
+/// How the documents that may be learned from differ from those that a version was made with.
+#[derive(Debug, PartialEq)]
+struct Changes {
+    new: u64,
+    relabelled: u64,
+    withdrawn: u64,
+}
+
+impl Changes {
+    /// `known` is by id, `learnable` the digest by id.
+    fn between(known: &BTreeMap<String, Known>, learnable: &BTreeMap<&str, &str>) -> Self {
+        let mut changes = Self { new: 0, relabelled: 0, withdrawn: 0 };
+        for (id, digest) in learnable {
+            match known.get(*id) {
+                None => changes.new += 1,
+                Some(known) => changes.relabelled += u64::from(known.sha256 != *digest),
+            }
+        }
+        let learned = known.values().filter(|known| known.part == Part::Training);
+        changes.withdrawn = learned.filter(|known| !learnable.contains_key(&*known.id)).count() as u64;
+        changes
+    }
+
+    fn count(&self) -> u64 {
+        self.new + self.relabelled + self.withdrawn
+    }
+}
+
+impl std::fmt::Display for Changes {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Self { new, relabelled, withdrawn } = self;
+        write!(f, "{new} documents are new, {relabelled} labelled anew and {withdrawn} withdrawn")
+    }
 }
 
 /// The champion's strict micro F1 where it was measured, and on documents that it has not seen.
@@ -125,5 +151,34 @@ impl std::fmt::Display for Drift {
             100.0 * hold_out.value,
             self.points()
         )
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn new_relabelled_and_withdrawn_documents_are_changes_and_those_held_out_are_none() {
+        let known = |(id, sha256, part): (&str, &str, Part)| {
+            (id.to_owned(), Known { id: id.into(), sha256: sha256.into(), part })
+        };
+        let known = BTreeMap::from(
+            [
+                ("same", "1", Part::Training),
+                ("relabelled", "2", Part::Training),
+                ("withdrawn", "3", Part::Training),
+                ("held out", "4", Part::HeldOut),
+                ("held out and withdrawn", "5", Part::HeldOut),
+            ]
+            .map(known),
+        );
+        let learnable = BTreeMap::from([("same", "1"), ("relabelled", "other"), ("new", "6")]);
+        let changes = Changes::between(&known, &learnable);
+        assert_eq!(changes, Changes { new: 1, relabelled: 1, withdrawn: 1 });
+        assert_eq!(changes.to_string(), "1 documents are new, 1 labelled anew and 1 withdrawn");
+
+        let learnable = BTreeMap::from([("same", "1"), ("relabelled", "2")]);
+        assert_eq!(Changes::between(&known, &learnable).count(), 1, "a withdrawal alone");
     }
 }
