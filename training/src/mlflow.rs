@@ -6,11 +6,12 @@
 //! by its model's digest.
 
 use litflow::config::Mlflow as Options;
+use litflow::registry::aliases::{CANDIDATE, CHAMPION, REJECTED};
 use reqwest::StatusCode;
 use reqwest::blocking::{Client, RequestBuilder};
 
 use serde_json::{Value, json};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -30,8 +31,6 @@ pub struct Trained<'a> {
     pub metrics: Vec<(String, u64, f64)>,
     /// Files of the run.
     pub artifacts: &'a [PathBuf],
-    /// Aliases that the version has now.
-    pub aliases: &'a [&'a str],
 }
 
 /// The server did not do what it was asked.
@@ -96,7 +95,7 @@ impl Mlflow {
         Ok(Some(Self { client, uri, options: options.clone() }))
     }
 
-    /// Mirrors a version; returns the run's id.
+    /// Mirrors a version, without aliases; returns the run's id.
     pub fn mirror(&self, trained: &Trained) -> Result<String, Error> {
         let experiment = self.experiment()?;
         let (run, is_new) = self.run(&experiment, trained)?;
@@ -107,12 +106,44 @@ impl Mlflow {
             }
             self.post("runs/update", &json!({"run_id": run, "status": "FINISHED", "end_time": now()}))?;
         }
-        let version = self.version(&experiment, &run, trained)?;
-        for alias in trained.aliases {
-            let body = json!({"name": trained.name, "alias": alias, "version": version});
-            self.post("registered-models/alias", &body)?;
-        }
+        self.register(&experiment, &run, trained)?;
         Ok(run)
+    }
+
+    /// Brings a model's aliases in line with these: alias to the digest of its version. `champion`, `candidate` and
+    /// `rejected` are taken away where none of these, or no version that was mirrored, has them; any other alias that
+    /// is not among these is left as it is: somebody set it in MLflow.
+    pub fn align(&self, name: &str, aliases: &BTreeMap<&str, &str>) -> Result<(), Error> {
+        let call = "registered-models/get";
+        let model = match self.send(call, self.client.get(self.url(call)).query(&[("name", name)])) {
+            // None of its versions was mirrored.
+            Err(Error::Refused { status: 404, .. }) => return Ok(()),
+            model => model?,
+        };
+        let present: BTreeMap<&str, String> = model["registered_model"]["aliases"]
+            .as_array()
+            .into_iter()
+            .flatten()
+            .filter_map(|entry| Some((entry["alias"].as_str()?, number(&entry["version"]))))
+            .collect();
+        for alias in [CHAMPION, CANDIDATE, REJECTED].into_iter().chain(aliases.keys().copied()).collect::<BTreeSet<_>>()
+        {
+            let filter = aliases.get(alias).map(|digest| format!("name='{name}' and tags.`{DIGEST}` = '{digest}'"));
+            let wanted = filter.map(|filter| self.find_version(&filter)).transpose()?.flatten();
+            match (wanted, present.get(alias)) {
+                (Some(wanted), present) if present != Some(&wanted) => {
+                    let body = json!({"name": name, "alias": alias, "version": wanted});
+                    self.post("registered-models/alias", &body)?;
+                }
+                (None, Some(_)) => {
+                    let call = "registered-models/alias";
+                    let request = self.client.delete(self.url(call)).json(&json!({"name": name, "alias": alias}));
+                    self.send(call, request)?;
+                }
+                _ => {}
+            }
+        }
+        Ok(())
     }
 
     /// The id of the experiment, which is made where it is missing.
@@ -180,18 +211,15 @@ impl Mlflow {
         Ok(())
     }
 
-    /// MLflow's own number of the version, which is registered where it is missing.
-    fn version(&self, experiment: &str, run: &str, trained: &Trained) -> Result<String, Error> {
+    /// Registers the run as a version, where it is none yet.
+    fn register(&self, experiment: &str, run: &str, trained: &Trained) -> Result<(), Error> {
         match self.post("registered-models/create", &json!({"name": trained.name})) {
             // It exists already.
             Ok(_) | Err(Error::Refused { status: 400, .. }) => {}
             Err(error) => return Err(error),
         }
-        let call = "model-versions/search";
-        let filter = format!("name='{}' and run_id='{run}'", trained.name);
-        let found = self.send(call, self.client.get(self.url(call)).query(&[("filter", filter)]))?;
-        if let Some(version) = found.pointer("/model_versions/0/version") {
-            return Ok(version.as_str().map_or_else(|| version.to_string(), str::to_owned));
+        if self.find_version(&format!("name='{}' and run_id='{run}'", trained.name))?.is_some() {
+            return Ok(());
         }
         let body = json!({
             "name": trained.name,
@@ -202,9 +230,15 @@ impl Mlflow {
                 {"key": "litflow.version", "value": trained.version},
             ],
         });
-        let made = self.post("model-versions/create", &body)?;
-        let version = made.pointer("/model_version/version").cloned().unwrap_or_default();
-        Ok(version.as_str().map_or_else(|| version.to_string(), str::to_owned))
+        self.post("model-versions/create", &body)?;
+        Ok(())
+    }
+
+    /// MLflow's own number of the newest version that the filter finds.
+    fn find_version(&self, filter: &str) -> Result<Option<String>, Error> {
+        let call = "model-versions/search";
+        let found = self.send(call, self.client.get(self.url(call)).query(&[("filter", filter)]))?;
+        Ok(found.pointer("/model_versions/0/version").map(number))
     }
 
     fn url(&self, call: &str) -> String {
@@ -246,6 +280,11 @@ impl Mlflow {
             reason: format!("an answer without {pointer}: is this an MLflow server?"),
         })
     }
+}
+
+/// The number of a version, which is a string in some answers.
+fn number(version: &Value) -> String {
+    version.as_str().map_or_else(|| version.to_string(), str::to_owned)
 }
 
 fn unreachable(uri: &str, error: &reqwest::Error) -> Error {

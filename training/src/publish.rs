@@ -4,9 +4,10 @@ use crate::checkpoint::State;
 use crate::dataset::Summary;
 use crate::error::Error;
 use crate::labels::LeftOut;
+use crate::recipe::Recipe;
 use crate::report::METRICS;
 use litflow::model::Config;
-use litflow::model::directory::{CONFIG, Manifest, SAFETENSORS, TOKENIZER};
+use litflow::model::directory::{self, CONFIG, MANIFEST, Manifest, SAFETENSORS, TOKENIZER};
 use litflow::model::weights::write_safetensors;
 use serde_json::json;
 use std::collections::BTreeMap;
@@ -72,6 +73,36 @@ pub fn publish(publication: &Publication) -> Result<(), Error> {
     Ok(())
 }
 
+/// Calls a directory that [`publish`] wrote another version; all else stays as it is.
+pub fn renumber(folder: &Path, version: &str) -> Result<(), Error> {
+    let mut config = directory::read_config(folder)?;
+    let Some(section) = config.litflow.as_mut().filter(|section| section.version != version) else { return Ok(()) };
+    let before = title(&section.name, &section.version);
+    let after = title(&section.name, version);
+    version.clone_into(&mut section.version);
+    let mut recipe = Recipe::read(&folder.join(RECIPE))?;
+    version.clone_into(&mut recipe.model.version);
+    let read = |name: &str| {
+        let file = folder.join(name);
+        fs::read_to_string(&file).map_err(|error| Error::io(&file, error))
+    };
+    let write = |name: &str, content: &[u8]| {
+        let file = folder.join(name);
+        fs::write(&file, content).map_err(|error| Error::io(&file, error))
+    };
+    let manifest = Manifest::parse(read(MANIFEST)?.as_bytes(), &folder.join(MANIFEST))?;
+    write(CONFIG, &pretty(&serde_json::to_value(config).expect("a configuration is plain data")))?;
+    write(RECIPE, toml::to_string(&recipe).expect("a recipe is plain data").as_bytes())?;
+    write(CARD, read(CARD)?.replacen(&before, &after, 1).as_bytes())?;
+    manifest.write(folder)?;
+    Ok(())
+}
+
+/// The first line of a model card.
+fn title(name: &str, version: &str) -> String {
+    format!("# {name} {version}\n")
+}
+
 fn pretty(value: &serde_json::Value) -> Vec<u8> {
     let mut bytes = serde_json::to_vec_pretty(value).expect("a JSON value can be written");
     bytes.push(b'\n');
@@ -100,7 +131,7 @@ fn metrics(publication: &Publication) -> serde_json::Value {
 fn card(publication: &Publication) -> String {
     let Publication { state, types, train, dev, files, .. } = publication;
     let options = &state.recipe.model;
-    let mut card = format!("# {} {}\n\n", options.name, options.version);
+    let mut card = title(&options.name, &options.version) + "\n";
     if !options.card.is_empty() {
         let _ = writeln!(card, "{}\n", options.card.trim());
     }

@@ -27,7 +27,8 @@ use std::path::{Path, PathBuf};
 /// The file that says what a snapshot is.
 pub const SUMMARY: &str = "snapshot.json";
 const DOCUMENTS: &str = "documents.jsonl";
-const QUARANTINE: &str = "quarantine.jsonl";
+/// What was left out, an entry a line.
+pub const QUARANTINE: &str = "quarantine.jsonl";
 
 /// A snapshot on the disk.
 #[derive(Debug, Clone)]

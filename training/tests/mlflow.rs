@@ -67,7 +67,7 @@ fn options(port: u16) -> Options {
     Options { tracking_uri: Some(format!("http://127.0.0.1:{port}/")), ..Options::default() }
 }
 
-fn trained<'a>(version: &'a str, digest: &'a str, artifacts: &'a [PathBuf], aliases: &'a [&'a str]) -> Trained<'a> {
+fn trained<'a>(version: &'a str, digest: &'a str, artifacts: &'a [PathBuf]) -> Trained<'a> {
     Trained {
         name: "tiny",
         version,
@@ -75,7 +75,6 @@ fn trained<'a>(version: &'a str, digest: &'a str, artifacts: &'a [PathBuf], alia
         parameters: [("optimizer.clip_norm".to_owned(), "1.0".to_owned())].into(),
         metrics: vec![("dev.f1".to_owned(), 10, 0.5), ("dev.f1".to_owned(), 20, 0.75)],
         artifacts,
-        aliases,
     }
 }
 
@@ -90,10 +89,12 @@ fn runs_and_versions_are_mirrored_once_with_their_aliases() {
     std::fs::write(&report, "# tiny 1.0.0\n").unwrap();
     let artifacts = [report];
     let mlflow = Mlflow::new(&options(server.port)).unwrap().unwrap();
-    let run = mlflow.mirror(&trained("1.0.0", "sha256:aa", &artifacts, &["champion"])).unwrap();
-    // Again, with another alias: the same run, the same version.
-    assert_eq!(mlflow.mirror(&trained("1.0.0", "sha256:aa", &artifacts, &["candidate"])).unwrap(), run);
-    let second = mlflow.mirror(&trained("1.1.0", "sha256:bb", &[], &["champion"])).unwrap();
+    let align = |aliases: &[(&'static str, &'static str)]| mlflow.align("tiny", &aliases.iter().copied().collect());
+    align(&[("champion", "sha256:aa")]).unwrap(); // nothing of it is there yet
+    let run = mlflow.mirror(&trained("1.0.0", "sha256:aa", &artifacts)).unwrap();
+    // Again: the same run, the same version.
+    assert_eq!(mlflow.mirror(&trained("1.0.0", "sha256:aa", &artifacts)).unwrap(), run);
+    let second = mlflow.mirror(&trained("1.1.0", "sha256:bb", &[])).unwrap();
     assert_ne!(second, run);
 
     let found = server.get(&format!("/api/2.0/mlflow/runs/get?run_id={run}"));
@@ -106,11 +107,19 @@ fn runs_and_versions_are_mirrored_once_with_their_aliases() {
     let listed = server.get(&format!("/api/2.0/mlflow/artifacts/list?run_id={run}"));
     assert_eq!(listed["files"][0]["path"], "report.md");
 
+    // Aliases follow the registry, whoever moved them there.
     let alias = |name: &str| {
         let path = format!("/api/2.0/mlflow/registered-models/alias?name=tiny&alias={name}");
-        server.get(&path)["model_version"]["run_id"].as_str().unwrap().to_owned()
+        server.get(&path)["model_version"]["run_id"].as_str().map(str::to_owned)
     };
-    assert_eq!((alias("champion"), alias("candidate")), (second, run));
+    align(&[("champion", "sha256:aa"), ("candidate", "sha256:bb")]).unwrap();
+    assert_eq!((alias("champion"), alias("candidate")), (Some(run.clone()), Some(second.clone())));
+    align(&[("champion", "sha256:bb"), ("month-11", "sha256:bb")]).unwrap(); // promoted
+    assert_eq!((alias("champion"), alias("candidate")), (Some(second.clone()), None));
+    align(&[("champion", "sha256:aa"), ("rejected", "sha256:bb")]).unwrap(); // rolled back
+    assert_eq!((alias("champion"), alias("rejected")), (Some(run), Some(second.clone())));
+    align(&[("champion", "sha256:imported")]).unwrap(); // a version that MLflow does not have
+    assert_eq!((alias("champion"), alias("month-11")), (None, Some(second)));
     let versions = server.get("/api/2.0/mlflow/model-versions/search?filter=name%3D%27tiny%27");
     assert_eq!(versions["model_versions"].as_array().unwrap().len(), 2);
 }
@@ -119,6 +128,6 @@ fn runs_and_versions_are_mirrored_once_with_their_aliases() {
 fn a_server_that_is_not_there_is_an_error_and_none_is_no_mirror() {
     assert!(Mlflow::new(&Options::default()).unwrap().is_none());
     let mlflow = Mlflow::new(&options(free_port())).unwrap().unwrap();
-    let error = mlflow.mirror(&trained("1.0.0", "sha256:aa", &[], &[])).unwrap_err();
+    let error = mlflow.mirror(&trained("1.0.0", "sha256:aa", &[])).unwrap_err();
     assert!(matches!(error, Error::Unreachable { .. }) && error.to_string().contains("refused"), "{error}");
 }

@@ -11,8 +11,7 @@ use crate::evaluate::measure;
 use crate::files::{remove, write_whole};
 use crate::gate::{self, Checks};
 use crate::golden;
-use crate::mlflow::{Mlflow, Trained};
-use crate::publish::RECIPE;
+use crate::publish::{self, RECIPE};
 use crate::recipe::Recipe;
 use crate::report::{METRICS, Report};
 use crate::snapshot::Snapshot;
@@ -21,12 +20,11 @@ use litflow::model::directory::{self, MANIFEST, Manifest};
 use litflow::registry::aliases::REJECTED;
 use litflow::registry::golden::GOLDEN;
 use serde::{Deserialize, Serialize};
-use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
 /// The gate's word, in the version's directory.
-const DECISION: &str = "decision.json";
+pub const DECISION: &str = "decision.json";
 
 /// What was found about a candidate, and what the gate said to it.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -103,83 +101,35 @@ impl Sealed {
         remove(&work.current().join("candidate"))
     }
 
-    /// Mirrors it to MLflow; returns the run's id.
-    pub fn mirror(&self, mlflow: &Mlflow, run: &Path) -> Result<String, String> {
-        let recipe = Recipe::read(&self.folder.join(RECIPE)).map_err(|error| error.to_string())?;
-        let digest = directory::manifest_digest(&self.folder).map_err(|error| error.to_string())?;
-        let mut parameters = BTreeMap::new();
-        let json = serde_json::to_value(&recipe).map_err(|error| error.to_string())?;
-        flatten("", &json, &mut |name, value| {
-            parameters.insert(key(name), value.as_str().map_or_else(|| value.to_string(), str::to_owned));
-        });
-        let mut metrics = Vec::new();
-        let mut last = 0;
-        for epoch in crate::evaluate::epochs(&self.folder) {
-            last = epoch.steps;
-            metrics.push(("train.loss".to_owned(), epoch.steps, epoch.loss));
-            metrics.push(("dev.strict.micro.f1".to_owned(), epoch.steps, epoch.dev.micro.f1));
-        }
-        let report = fs::read(run.join("report").join(METRICS)).unwrap_or_default();
-        let report: serde_json::Value = serde_json::from_slice(&report).unwrap_or_default();
-        flatten("hold_out.strict", &report["strict"], &mut |name, value| {
-            metrics.extend(value.as_f64().map(|value| (key(name), last, value)));
-        });
-        let artifacts: Vec<PathBuf> = fs::read_dir(run.join("report"))
-            .into_iter()
-            .flatten()
-            .filter_map(|entry| entry.ok().map(|entry| entry.path()))
-            .chain([DECISION, MANIFEST, RECIPE].map(|name| self.folder.join(name)))
-            .collect();
-        let trained = Trained {
-            name: &recipe.model.name,
-            version: &recipe.model.version,
-            digest: &digest.unwrap_or_default(),
-            parameters,
-            metrics,
-            artifacts: &artifacts,
-            aliases: &[&self.decision.alias],
-        };
-        mlflow.mirror(&trained).map_err(|error| error.to_string())
+    /// Its digest.
+    pub fn digest(&self) -> Result<String, Error> {
+        Ok(directory::manifest_digest(&self.folder)?.unwrap_or_default())
     }
 }
 
-/// A name as MLflow takes it: letters, digits, `_`, `-`, `.`, space and `/`.
-fn key(name: &str) -> String {
-    let allowed = |c: char| c.is_ascii_alphanumeric() || "_-. /".contains(c);
-    name.chars().map(|c| if allowed(c) { c } else { '_' }).collect()
-}
-
-/// Calls `each` with every value that is no object, by its path.
-fn flatten(path: &str, value: &serde_json::Value, each: &mut impl FnMut(&str, &serde_json::Value)) {
-    match value {
-        serde_json::Value::Object(fields) => {
-            for (key, value) in fields {
-                let path = if path.is_empty() { key.clone() } else { format!("{path}.{key}") };
-                flatten(&path, value, each);
-            }
-        }
-        serde_json::Value::Null => {}
-        value => each(path, value),
-    }
-}
-
-/// Measures what training left beside the champion, has the gate judge it, and seals it with everything that tells
-/// later what it is: golden sentences, its documents, the snapshot's summary, the report, the decision.
+/// Measures what training left, under the plan's version, beside the champion, has the gate judge it, and seals it with
+/// everything that tells later what it is: golden sentences, its documents, the snapshot's summary, the report, the
+/// decision.
 pub fn seal(job: &Job, work: &Work, plan: &Plan, champion: Option<&Champion>) -> Result<(), Error> {
-    let model = work.model();
+    let new = &work.current().join("candidate.new");
+    remove(new)?;
+    fs::create_dir_all(new).map_err(|error| Error::io(new, error))?;
+    copy(&work.model(), new, |_| true)?;
+    publish::renumber(new, &plan.recipe.model.version)?;
+
     let hold_out = HoldOut::read(&work.chosen())?;
-    let (data, held_out) = read(work, &model, champion, &hold_out)?;
+    let (data, held_out) = read(work, new, champion, &hold_out)?;
     eprintln!("measuring on {} held-out documents", held_out.len());
-    let candidate = measure(&model, &held_out, &job.model)?;
+    let candidate = measure(new, &held_out, &job.model)?;
     let beside = champion.map(|champion| measure(&champion.folder, &held_out, &job.model)).transpose()?;
     let report = candidate.report(beside.as_ref(), &Training::of(&data)?)?;
     let speed_ratio = match champion {
-        Some(champion) => speed::ratio(&model, &champion.folder, &held_out, &job.model)?,
+        Some(champion) => speed::ratio(new, &champion.folder, &held_out, &job.model)?,
         None => None,
     };
-    let (sentences, self_test) = match golden::record(&model, &golden::texts(&held_out)?, &job.model) {
+    let (sentences, self_test) = match golden::record(new, &golden::texts(&held_out)?, &job.model) {
         Ok(sentences) => {
-            let self_test = golden::repeats(&model, &sentences, &job.model)?;
+            let self_test = golden::repeats(new, &sentences, &job.model)?;
             (sentences, self_test)
         }
         // A score that is no number, say: it is the model's fault.
@@ -201,22 +151,18 @@ pub fn seal(job: &Job, work: &Work, plan: &Plan, champion: Option<&Champion>) ->
     let reports = work.current().join("report");
     remove(&reports)?;
     report.write(&reports, &candidate.epochs)?;
-    let new = work.current().join("candidate.new");
-    remove(&new)?;
-    fs::create_dir_all(&new).map_err(|error| Error::io(&new, error))?;
-    copy(&model, &new, |name| name != MANIFEST && name != METRICS)?;
-    copy(&reports, &new, |name| name != METRICS)?;
-    write_whole(&new.join(METRICS), &metrics(&model, &report)?)?;
+    copy(&reports, new, |name| name != METRICS)?;
+    write_whole(&new.join(METRICS), &metrics(new, &report)?)?;
     litflow::registry::golden::write(&new.join(GOLDEN), &sentences)?;
     let snapshot = Snapshot::open(&work.snapshot())?;
-    documents::write(&new, &documents::digests(&snapshot)?, |id| hold_out.names(id))?;
+    documents::write(new, &documents::digests(&snapshot)?, |id| hold_out.names(id))?;
     write_whole(&new.join(crate::snapshot::SUMMARY), &json(&snapshot.summary))?;
     write_whole(&new.join(DECISION), &json(&decision))?;
-    let trained = Manifest::parse(&read_file(&model.join(MANIFEST))?, &model.join(MANIFEST))?;
+    let trained = Manifest::parse(&read_file(&new.join(MANIFEST))?, &new.join(MANIFEST))?;
     let manifest = Manifest { data: Some(snapshot.summary.digest.clone()), offsets: snapshot.ends(), ..trained };
-    manifest.write(&new)?;
+    manifest.write(new)?;
     let sealed = work.current().join("candidate");
-    fs::rename(&new, &sealed).map_err(|error| Error::io(&sealed, error))
+    fs::rename(new, &sealed).map_err(|error| Error::io(&sealed, error))
 }
 
 /// The documents of the snapshot that are not held out, and those that are held out, by the types that either model knows: what a model does
@@ -242,7 +188,7 @@ fn read(
     Ok((data, held_out))
 }
 
-/// What training wrote, and the scores on the hold-out.
+/// What training wrote about the model, and the scores on the hold-out.
 fn metrics(model: &Path, report: &Report) -> Result<Vec<u8>, Error> {
     let file = model.join(METRICS);
     let mut metrics: serde_json::Value = serde_json::from_slice(&read_file(&file)?)

@@ -12,6 +12,7 @@
 pub mod candidate;
 pub mod champion;
 pub mod documents;
+mod mirror;
 pub mod reason;
 pub mod speed;
 pub mod work;
@@ -20,8 +21,7 @@ use crate::dataset::Dataset;
 use crate::error::Error;
 use crate::fit::{self, fit};
 use crate::labels::Scheme;
-use crate::mlflow;
-use crate::recipe::Recipe;
+use crate::recipe::{ModelOptions, Recipe};
 use crate::snapshot::Snapshot;
 use crate::split::{self, HoldOut};
 use candidate::Sealed;
@@ -30,18 +30,18 @@ use documents::Part;
 use litflow::model::{self, directory};
 use litflow::registry::aliases::{CANDIDATE, CHAMPION};
 use litflow::registry::{self, Occasion, Registry};
-use litflow::{bus, config};
+use litflow::{ErrorClass, bus, config};
 pub use reason::Conditions;
 use serde::Serialize;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 use work::{Plan, Start, Work};
 
 /// Who moves aliases, in the registry's history.
 const BY: &str = "litflow-train run";
-/// How often a candidate is measured again because another champion was made meanwhile.
-const CHAMPIONS: u32 = 5;
+/// How often a candidate is made ready again because somebody else publishes meanwhile.
+const TURNS: u32 = 5;
 
 /// What is asked for.
 #[derive(Debug, Clone)]
@@ -123,6 +123,12 @@ pub fn run(job: &Job, interrupted: &AtomicBool) -> Result<Outcome, Error> {
     registry::names::check_alias(&job.alias).map_err(|error| Error::Usage(format!("--alias: {error}")))?;
     registry::names::check_version(&job.recipe.model.version)
         .map_err(|error| Error::Usage(format!("`model.version` of the recipe: {error}")))?;
+    if numbers(&job.recipe.model.version).is_none() {
+        return Err(Error::Usage(format!(
+            "`model.version` of the recipe: {:?} is no number such as 1.0.0 that later versions can be counted on from",
+            job.recipe.model.version
+        )));
+    }
     let work = Work::open(&job.work)?;
     if let Some((folder, plan)) = work.ended()?.pop().filter(|(_, plan)| plan.recipe.model.name != *name) {
         let other = plan.recipe.model.name;
@@ -136,7 +142,7 @@ pub fn run(job: &Job, interrupted: &AtomicBool) -> Result<Outcome, Error> {
         Some(plan) => go_on(job, &work, &registry, plan, interrupted),
         None => begin(job, &work, &registry, interrupted),
     }?;
-    mirror(job, &work);
+    mirror::mirror(job, &work, &registry);
     Ok(outcome)
 }
 
@@ -148,8 +154,9 @@ fn begin(job: &Job, work: &Work, registry: &Registry, interrupted: &AtomicBool) 
     let snapshot = Snapshot::take(&job.kafka, None, &scheme, &work.snapshot(), |_| {})?;
     let summary = &snapshot.summary;
     eprintln!("snapshot: {} documents of {} records, {}", summary.documents, summary.records, summary.digest);
+    work.keep_quarantine()?;
     if !summary.left_out.is_empty() {
-        eprintln!("left out: {} (listed in {})", summary.left_out, work.snapshot().join("quarantine.jsonl").display());
+        eprintln!("left out: {} (listed in {})", summary.left_out, work.quarantine().display());
     }
     if summary.documents == 0 {
         let reason = format!(
@@ -193,7 +200,13 @@ fn begin(job: &Job, work: &Work, registry: &Registry, interrupted: &AtomicBool) 
 }
 
 /// A run that is decided on: what is not done yet of it.
-fn go_on(job: &Job, work: &Work, registry: &Registry, plan: Plan, interrupted: &AtomicBool) -> Result<Outcome, Error> {
+fn go_on(
+    job: &Job,
+    work: &Work,
+    registry: &Registry,
+    mut plan: Plan,
+    interrupted: &AtomicBool,
+) -> Result<Outcome, Error> {
     let model = &plan.recipe.model;
     if model.name != job.recipe.model.name {
         return Err(Error::Usage(format!(
@@ -228,64 +241,89 @@ fn go_on(job: &Job, work: &Work, registry: &Registry, plan: Plan, interrupted: &
             Err(error) => return Err(error),
         }
     }
-    let sealed = sealed(job, work, registry, &plan)?;
-    if interrupted.load(Ordering::Relaxed) {
-        return Ok(Outcome::Interrupted);
+    for _ in 0..TURNS {
+        let sealed = sealed(job, work, registry, &mut plan)?;
+        if interrupted.load(Ordering::Relaxed) {
+            return Ok(Outcome::Interrupted);
+        }
+        match publish(work, registry, &plan, &sealed) {
+            Err(Error::Registry(taken @ (registry::Error::Taken { .. } | registry::Error::Claimed { .. }))) => {
+                eprintln!("{taken}");
+                Sealed::discard(work)?;
+            }
+            ended => return ended,
+        }
     }
-    publish(work, registry, &plan, &sealed)
+    Err(Error::Job("others publish versions faster than a candidate can be given a number".into()))
 }
 
-/// The candidate, measured beside the champion that is in force when it is done.
-fn sealed(job: &Job, work: &Work, registry: &Registry, plan: &Plan) -> Result<Sealed, Error> {
-    for _ in 0..CHAMPIONS {
-        let champion = Champion::find(registry, &job.registry, &plan.recipe.model.name)?;
+/// The candidate, measured beside the champion that is in force when it is done, under a number that is free then.
+fn sealed(job: &Job, work: &Work, registry: &Registry, plan: &mut Plan) -> Result<Sealed, Error> {
+    for _ in 0..TURNS {
+        let model = plan.recipe.model.clone();
+        let champion = Champion::find(registry, &job.registry, &model.name)?;
         if let Some(sealed) = Sealed::read(work)? {
-            if is_in_store(registry, plan)?
-                || sealed.decision.champion.as_ref() == champion.as_ref().map(|champion| &champion.digest)
-            {
+            let champion = champion.as_ref().map(|champion| &champion.digest);
+            if sealed.decision.champion.as_ref() == champion || is_in_store(registry, &model, &sealed.digest()?)? {
                 return Ok(sealed);
             }
             eprintln!("another champion was made meanwhile: the candidate is measured beside it");
             Sealed::discard(work)?;
+        }
+        let version = next_version(registry, &model.name, &model.version)?;
+        if version != model.version {
+            eprintln!("{0} {1} is taken by now: this becomes {0} {version}", model.name, model.version);
+            plan.recipe.model.version = version;
+            work.begin(plan)?;
         }
         candidate::seal(job, work, plan, champion.as_ref())?;
     }
     Err(Error::Job("the champion changes faster than a candidate can be measured beside it".into()))
 }
 
-fn is_in_store(registry: &Registry, plan: &Plan) -> Result<bool, Error> {
-    match registry.store().manifest(&plan.recipe.model.name, &plan.recipe.model.version) {
-        Ok(_) => Ok(true),
-        Err(registry::Error::NotFound { .. }) => Ok(false),
+/// Whether the store has this candidate, rather than nothing or what somebody else published under its number.
+fn is_in_store(registry: &Registry, model: &ModelOptions, digest: &str) -> Result<bool, Error> {
+    match registry.store().manifest(&model.name, &model.version) {
+        Ok((_, there)) => Ok(there == digest),
+        Err(error) if error.class() == ErrorClass::Poison => Ok(false),
         Err(error) => Err(error.into()),
     }
 }
 
 /// Publishes and announces. What a killed run had announced already is left as it is: somebody may have moved the
 /// aliases since.
+///
+/// # Errors
+/// [`registry::Error::Taken`] or [`registry::Error::Claimed`] where somebody else has the candidate's number.
 fn publish(work: &Work, registry: &Registry, plan: &Plan, sealed: &Sealed) -> Result<Outcome, Error> {
     let decision = &sealed.decision;
     let (mut alias, mut why) = (decision.alias.clone(), decision.why());
     let (name, version) = (&plan.recipe.model.name, &plan.recipe.model.version);
-    let digest = directory::manifest_digest(&sealed.folder)?.unwrap_or_default();
+    let digest = sealed.digest()?;
     let announcements = registry.announcements()?;
-    let announced = announcements.get(name)?.and_then(|state| state.known_digest(version));
-    if announced != Some(&digest) {
-        let champion = announcements.get(name)?.and_then(|state| state.alias(CHAMPION)).map(|target| &target.digest);
-        if alias == CHAMPION && champion != decision.champion.as_ref() {
-            // It is in the store already, so it cannot be measured again under this version.
-            why += "; another champion was made meanwhile, beside which it was not measured";
-            CANDIDATE.clone_into(&mut alias);
+    let state = announcements.get(name)?;
+    match state.and_then(|state| state.known_digest(version)) {
+        Some(announced) if announced == digest => {}
+        Some(announced) => {
+            let (location, there) = (registry.store().location(name, version), announced.to_owned());
+            return Err(registry::Error::Taken { location, there, here: digest }.into());
         }
-        match &decision.champion {
-            Some(over) if alias == CHAMPION => {
-                registry.store().publish(&sealed.folder)?;
-                if !registry.promote_over(name, version, over, &Occasion::now(BY, &why))?.changed {
-                    return Err(Error::Job("another champion was made at this moment; run again".into()));
-                }
+        None => {
+            registry.store().publish(&sealed.folder)?;
+            let champion = state.and_then(|state| state.alias(CHAMPION)).map(|target| &target.digest);
+            let is_champion = alias == CHAMPION
+                && champion == decision.champion.as_ref()
+                && match &decision.champion {
+                    Some(over) => registry.promote_over(name, version, over, &Occasion::now(BY, &why))?.changed,
+                    None => registry.assign(name, version, CHAMPION, &Occasion::now(BY, &why))?.changed,
+                };
+            if alias == CHAMPION && !is_champion {
+                // It is in the store already, so it cannot be measured again under this version.
+                why += "; another champion was made meanwhile, beside which it was not measured";
+                CANDIDATE.clone_into(&mut alias);
             }
-            _ => {
-                registry.publish(&sealed.folder, Some(&alias), &Occasion::now(BY, &why))?;
+            if !is_champion {
+                registry.assign(name, version, &alias, &Occasion::now(BY, &why))?;
             }
         }
     }
@@ -338,12 +376,14 @@ fn start(start: &Start, registry: &Registry, job: &Job) -> Result<PathBuf, Error
     }
 }
 
-/// The recipe's version, or the one after the newest that there is: a minor version more.
+/// The wanted version, or the one after the newest that there is: a minor version more.
 fn next_version(registry: &Registry, name: &str, wanted: &str) -> Result<String, Error> {
     let stored = registry.store().list(Some(name))?;
     let announcements = registry.announcements()?;
     // What was announced once keeps its number, though it may be gone from the store.
-    let announced = announcements.get(name)?.into_iter().flat_map(|state| &state.history).map(|change| &change.version);
+    let state = announcements.get(name)?;
+    let aliased = state.into_iter().flat_map(|state| state.aliases.values()).map(|target| &target.version);
+    let announced = state.into_iter().flat_map(|state| &state.history).map(|change| &change.version).chain(aliased);
     let newest =
         stored.iter().map(|stored| &stored.version).chain(announced).filter_map(|version| numbers(version)).max();
     let next = match (newest, numbers(wanted)) {
@@ -359,28 +399,6 @@ fn numbers(version: &str) -> Option<(u64, u64, u64)> {
     let core = version.split(['-', '+']).next()?;
     let mut parts = core.split('.').map(|part| part.parse().ok());
     Some((parts.next()??, parts.next().unwrap_or(Some(0))?, parts.next().unwrap_or(Some(0))?))
-}
-
-/// Mirrors every ended run that is not mirrored yet. A server that is down costs a line, and the next run tries again.
-fn mirror(job: &Job, work: &Work) {
-    let mirrored = mlflow::Mlflow::new(&job.mlflow).map_err(|error| error.to_string()).and_then(|mlflow| {
-        let Some(mlflow) = mlflow else { return Ok(()) };
-        let runs = work.ended().map_err(|error| error.to_string())?;
-        let waiting = runs.iter().map(|(folder, _)| folder).filter(|folder| !work::is_mirrored(folder));
-        // One that cannot be mirrored does not hold up the others.
-        let failed: Vec<String> = waiting.filter_map(|folder| mirror_run(&mlflow, folder).err()).collect();
-        if failed.is_empty() { Ok(()) } else { Err(failed.join("; ")) }
-    });
-    if let Err(reason) = mirrored {
-        eprintln!("warning: not mirrored, the next run tries again: {reason}");
-    }
-}
-
-fn mirror_run(mlflow: &mlflow::Mlflow, folder: &Path) -> Result<(), String> {
-    let sealed = Sealed::read_in(folder).map_err(|error| error.to_string())?;
-    let Some(sealed) = sealed else { return Ok(()) };
-    let run = sealed.mirror(mlflow, folder)?;
-    work::mark_mirrored(folder, &run).map_err(|error| error.to_string())
 }
 
 #[cfg(test)]

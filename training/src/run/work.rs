@@ -3,6 +3,7 @@
 //! | in the folder | |
 //! |---|---|
 //! | `hold-out.txt` | the documents that no training sees, chosen once |
+//! | `quarantine.jsonl` | the labels that the last snapshot left out |
 //! | `current/snapshot/` | the labels of the run that is under way |
 //! | `current/hold-out.txt` | the list that it keeps to |
 //! | `current/run.json` | what was decided: that it trains, and how; before that there is nothing to go on from |
@@ -15,6 +16,7 @@ use crate::checkpoint;
 use crate::error::Error;
 use crate::files::{remove, write_whole};
 use crate::recipe::Recipe;
+use crate::snapshot::QUARANTINE;
 use litflow::model::directory::MANIFEST;
 use serde::{Deserialize, Serialize};
 use std::fs::{self, File, TryLockError};
@@ -92,6 +94,11 @@ impl Work {
         self.folder.join("hold-out.txt")
     }
 
+    /// The list of the labels that the last snapshot left out: it outlives a run that finds nothing new.
+    pub fn quarantine(&self) -> PathBuf {
+        self.folder.join(QUARANTINE)
+    }
+
     /// The folder of the run that is under way.
     pub fn current(&self) -> PathBuf {
         self.folder.join("current")
@@ -130,7 +137,14 @@ impl Work {
         Ok(ended)
     }
 
-    /// Begins the run whose snapshot is there.
+    /// Keeps the snapshot's list of what it left out, in the place of the list before.
+    pub fn keep_quarantine(&self) -> Result<(), Error> {
+        let (from, to) = (self.snapshot().join(QUARANTINE), self.quarantine());
+        fs::copy(&from, &to).map_err(|error| Error::io(&to, error))?;
+        Ok(())
+    }
+
+    /// Begins the run whose snapshot is there, or goes on with it by another plan.
     pub fn begin(&self, plan: &Plan) -> Result<(), Error> {
         let json = serde_json::to_vec_pretty(plan).expect("a plan is plain data");
         write_whole(&self.current().join(PLAN), &json)
