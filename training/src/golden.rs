@@ -63,8 +63,8 @@ pub fn record(folder: &Path, texts: &[String], options: &Options) -> Result<Vec<
 
 /// Whether the model in `folder`, loaded anew, says the same; else what differs.
 pub fn repeats(folder: &Path, sentences: &[Sentence], options: &Options) -> Result<Result<(), String>, Error> {
-    let report = golden::check(&engine(folder, options)?, sentences)?;
-    Ok(report.check(&Tolerance::default()))
+    let checked = golden::check(&engine(folder, options)?, sentences).map_err(|error| error.to_string());
+    Ok(checked.and_then(|report| report.check(&Tolerance::default())))
 }
 
 /// Gives the model in `folder` golden sentences, which its manifest names from then on: it has another digest. They
@@ -114,4 +114,32 @@ fn rarest(mut found: Vec<Sentence>) -> Vec<Sentence> {
 
 fn engine(folder: &Path, options: &Options) -> Result<Engine, Error> {
     Ok(Engine::start(Model::load(folder, options)?, &engine::Options::default())?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_model_that_says_something_else_the_second_time_does_not_repeat() {
+        let folder = Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../tests/fixtures/bert/ner"));
+        let options = Options { device: "cpu".parse().unwrap(), ..Options::default() };
+        let texts = ["BRCA1 causes cancer.", "The gene p53 in mice.", "Fever."].map(str::to_owned);
+        let mut sentences = record(folder, &texts, &options).unwrap();
+        let mentions = sentences.iter().map(|sentence| sentence.mentions.len()).sum::<usize>();
+        assert!(mentions > 0, "a model that finds nothing shows nothing here");
+        assert_eq!(repeats(folder, &sentences, &options).unwrap(), Ok(()));
+
+        let first = sentences.iter_mut().find(|sentence| !sentence.mentions.is_empty()).unwrap();
+        let recorded = first.mentions.clone();
+        first.mentions[0].score = if recorded[0].score < 0.5 { 1.0 } else { 0.0 };
+        let shifted = repeats(folder, &sentences, &options).unwrap().unwrap_err();
+        assert!(shifted.contains("differs by"), "{shifted}");
+
+        let first = sentences.iter_mut().find(|sentence| !sentence.mentions.is_empty()).unwrap();
+        first.mentions = recorded;
+        first.mentions[0].entity_type = "Other".into();
+        let other = repeats(folder, &sentences, &options).unwrap().unwrap_err();
+        assert!(other.contains("golden mentions are missing"), "{other}");
+    }
 }

@@ -6,123 +6,44 @@
 
 #[path = "../../tests/support/mod.rs"]
 mod cluster;
+#[path = "support/place.rs"]
+mod place;
 mod support;
 
-use cluster::{Cluster, DEADLINE, wait_until};
+use cluster::DEADLINE;
 use litflow::article::{ArticleEvent, ArticleIds, Op, Passage, Section};
-use litflow::bus::records::ModelVersion;
 use litflow::bus::topics;
 use litflow::model;
+use litflow::registry::Occasion;
 use litflow::registry::aliases::{CHAMPION, REJECTED};
-use litflow::registry::{self, Occasion, Registry};
 use litflow::tagger::{self, Serving};
 use litflow::worker::reload::{Chooser, End, Loader, Reload, announced};
 use litflow::worker::{self, Outputs, Stop, Worker};
+use place::{NAME, Place, end_when, kill_when, stderr};
 use std::collections::BTreeMap;
 use std::fs;
-use std::path::{Path, PathBuf};
-use std::process::{Command, Output, Stdio};
+use std::path::Path;
+use std::process::Stdio;
 use std::sync::Arc;
-use tempfile::TempDir;
 use tokio::sync::watch;
 
-const NAME: &str = "tiny";
-
-/// A cluster, an encoder, a corpus, a recipe, and a registry in a folder.
-struct Place {
-    cluster: Cluster,
-    folder: TempDir,
-}
-
-impl Place {
-    fn new() -> Option<Self> {
-        let place = Self { cluster: Cluster::start()?, folder: tempfile::tempdir().unwrap() };
-        support::write_encoder(&place.path("encoder"));
-        support::write_corpus(&place.path("corpus.pubtator"));
-        let documents = fs::read_to_string(place.path("corpus.pubtator")).unwrap();
-        let documents: Vec<&str> = documents.trim_end().split("\n\n").collect();
-        let (first, rest) = documents.split_at(20);
-        fs::write(place.path("first.pubtator"), first.join("\n\n") + "\n").unwrap();
-        fs::write(place.path("rest.pubtator"), rest.join("\n\n") + "\n").unwrap();
-        place.recipe(NAME, 3e-3, 7);
-        Some(place)
-    }
-
-    fn path(&self, name: &str) -> PathBuf {
-        self.folder.path().join(name)
-    }
-
-    /// Writes `NAME.toml`.
-    fn recipe(&self, name: &str, learning_rate: f64, epochs: usize) {
-        let recipe = format!(
-            "batch_tokens = 128\ndev_share = 0.25\npatience = 100\n[model]\nname = \"{name}\"\nversion = \"1.0.0\"\n\
-             max_length = 64\n[gate]\nspeed_drop = 0.9\n[[stages]]\nepochs = {epochs}\nlearning_rate = {learning_rate}\n"
-        );
-        fs::write(self.path(&format!("{name}.toml")), recipe).unwrap();
-    }
-
-    fn command(&self, arguments: &[&str]) -> Command {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_litflow-train"));
-        command.current_dir(self.folder.path()).args(arguments);
-        command.args(["--bootstrap-servers", self.cluster.broker.bootstrap_servers()]);
-        command.env("LITFLOW_REGISTRY__CACHE", self.path("cache")).env("LITFLOW_REGISTRY__STORE", self.path("store"));
-        command
-    }
-
-    fn import(&self, file: &str) {
-        let imported = self.command(&["import", file]).output().unwrap();
-        assert_eq!(imported.status.code(), Some(0), "{}", stderr(&imported));
-    }
-
-    fn job(&self, name: &str, more: &[&str]) -> Command {
-        let (recipe, work) = (format!("{name}.toml"), format!("work-{name}"));
-        let arguments =
-            ["run", "--work", &work, "--encoder", "encoder", "--recipe", &recipe, "--json", "--device", "cpu"];
-        self.command(&[&arguments[..], &["--hold-out-share", "0.2"], more].concat())
-    }
-
-    /// Does the job: its exit code and what it printed.
-    fn run(&self, name: &str, more: &[&str]) -> (Option<i32>, serde_json::Value, String) {
-        let output = self.job(name, more).output().unwrap();
-        let json = serde_json::from_slice(&output.stdout).unwrap_or_default();
-        (output.status.code(), json, stderr(&output))
-    }
-
-    fn registry_options(&self) -> registry::Options {
-        let store = self.path("store").to_str().unwrap().to_owned();
-        registry::Options { store, cache: Some(self.path("cache")), ..registry::Options::default() }
-    }
-
-    fn registry(&self) -> Registry {
-        Registry::create(&self.registry_options(), &self.cluster.options("registry")).unwrap()
-    }
-
-    fn state(&self, name: &str) -> ModelVersion {
-        self.registry().announcements().unwrap().get(name).unwrap().unwrap().clone()
-    }
-
-    /// A worker that serves the champion, and what replaces it.
-    fn worker(&self) -> (Worker, Reload) {
-        let outputs = Arc::new(Outputs::new(&self.cluster.options("outputs")));
-        let loader = Loader {
-            model: model::Options { device: "cpu".parse().unwrap(), precision: "fp32".parse().unwrap() },
-            tagger: tagger::Options { threads: 1, tokenizer_threads: 1, ..tagger::Options::default() },
-            registry: self.registry_options(),
-            outputs: outputs.clone(),
-            runtime: self.cluster.runtime.handle().clone(),
-        };
-        let load = Box::new(move |wanted: &_| loader.load(wanted));
-        let mut chooser = Chooser::new(announced(self.cluster.options("follower"), NAME.into()), load);
-        let serving = Arc::new(Serving::new(chooser.first().unwrap().unwrap()).unwrap());
-        let options = worker::Options { transaction_articles: 20, in_flight_articles: 200, ..Default::default() };
-        let (kafka, handle) = (self.cluster.options("a"), self.cluster.runtime.handle().clone());
-        let worker = Worker::build(&options, &kafka, &Default::default(), serving.clone(), handle).unwrap();
-        (worker.with_outputs(outputs), Reload::start(serving, chooser, true).unwrap())
-    }
-}
-
-fn stderr(output: &Output) -> String {
-    String::from_utf8_lossy(&output.stderr).into_owned()
+/// A worker that serves the champion, and what replaces it.
+fn worker(place: &Place) -> (Worker, Reload) {
+    let outputs = Arc::new(Outputs::new(&place.cluster.options("outputs")));
+    let loader = Loader {
+        model: model::Options { device: "cpu".parse().unwrap(), precision: "fp32".parse().unwrap() },
+        tagger: tagger::Options { threads: 1, tokenizer_threads: 1, ..tagger::Options::default() },
+        registry: place.registry_options(),
+        outputs: outputs.clone(),
+        runtime: place.cluster.runtime.handle().clone(),
+    };
+    let load = Box::new(move |wanted: &_| loader.load(wanted));
+    let mut chooser = Chooser::new(announced(place.cluster.options("follower"), NAME.into()), load);
+    let serving = Arc::new(Serving::new(chooser.first().unwrap().unwrap()).unwrap());
+    let options = worker::Options { transaction_articles: 20, in_flight_articles: 200, ..Default::default() };
+    let (kafka, handle) = (place.cluster.options("a"), place.cluster.runtime.handle().clone());
+    let worker = Worker::build(&options, &kafka, &Default::default(), serving.clone(), handle).unwrap();
+    (worker.with_outputs(outputs), Reload::start(serving, chooser, true).unwrap())
 }
 
 /// An article with a gene and a disease, as the corpus has them.
@@ -164,7 +85,7 @@ fn labels_become_versions_that_are_served_without_a_pause_and_taken_back() {
     assert!(!place.path("work-tiny/current").exists());
 
     // It is at work.
-    let (worker, reload) = place.worker();
+    let (worker, reload) = worker(&place);
     let (status, handle) = (worker.status(), reload.handle());
     let (stop, stopped) = watch::channel(Stop::Never);
     let running = std::thread::spawn(move || worker.run(stopped));
@@ -219,21 +140,12 @@ fn labels_become_versions_that_are_served_without_a_pause_and_taken_back() {
     for file in ["golden.jsonl", "documents.jsonl", "decision.json", "report.md", "snapshot.json", "recipe.toml"] {
         assert!(manifest.files.contains_key(file), "{file} of {:?}", manifest.files.keys());
     }
-    assert!(state.metrics["hold_out.strict.micro.f1"] > 0.9, "{:?}", state.metrics);
+    // It is better, and not only let through.
+    let [first, second] = ["1.0.0", "1.1.0"].map(|version| place.hold_out_f1(version, "/micro"));
+    assert!(second > first && second > 0.9, "{first} and {second}");
+    assert_eq!(state.metrics["hold_out.strict.micro.f1"], second);
+    assert!(place.decision("1.1.0")["difference"]["value"].as_f64().unwrap() > 0.0);
     assert!(state.history.last().unwrap().reason.contains("points beside the champion"), "{:?}", state.history);
-}
-
-/// Kills a job as soon as `is_time`; true where it was alive until then.
-fn kill_when(job: &mut Command, is_time: impl Fn() -> bool) -> bool {
-    let mut child = job.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
-    let mut ended = false;
-    wait_until("the moment to kill has come", || {
-        ended = child.try_wait().unwrap().is_some();
-        ended || is_time()
-    });
-    let _ = child.kill(); // SIGKILL
-    child.wait().unwrap();
-    !ended
 }
 
 #[test]
@@ -258,6 +170,8 @@ fn a_job_that_is_killed_again_and_again_makes_the_same_model() {
         assert!(kill_when(&mut job(), || steps() > seen + 2), "while it trains");
         seen = steps();
     }
+    assert_eq!(end_when(&mut job(), "-TERM", || steps() > seen + 2), Some(143), "by a signal that it obeys");
+    assert!(place.registry().announcements().unwrap().get("killed").unwrap().is_none(), "nothing is published yet");
     assert!(kill_when(&mut job(), || current.join("model/manifest.json").exists()), "when it has trained");
     assert!(place.registry().announcements().unwrap().get("killed").unwrap().is_none(), "nothing is published yet");
     // From here to the end takes no time at all: it may be published when it is killed.
@@ -354,6 +268,14 @@ fn labels_that_nothing_can_be_learned_from_are_a_clear_error() {
     assert!(matches!(imported.status.code(), Some(0 | 3)), "{}", stderr(&imported));
     let (code, _, log) = place.run(NAME, &[]);
     assert_eq!(code, Some(0), "{log}");
-    assert!(log.contains("left out: ") && log.contains("quarantine.jsonl"), "{log}");
+    let list = place.path("work-tiny/quarantine.jsonl");
+    let told = |log: &str| log.contains("left out: ") && log.contains(&format!("listed in {}", list.display()));
+    assert!(told(&log), "{log}");
     assert_eq!(place.state(NAME).entity_types, ["Gene"]);
+
+    // What is left out is told, and can be read, when there is nothing new too.
+    fs::remove_file(&list).unwrap();
+    let (code, _, log) = place.run(NAME, &[]);
+    assert!(code == Some(10) && told(&log), "{code:?} {log}");
+    assert!(fs::read_to_string(&list).unwrap().contains("pmid:1"));
 }

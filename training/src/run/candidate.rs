@@ -120,7 +120,10 @@ pub fn seal(job: &Job, work: &Work, plan: &Plan, champion: Option<&Champion>) ->
     let hold_out = HoldOut::read(&work.chosen())?;
     let (data, held_out) = read(work, new, champion, &hold_out)?;
     eprintln!("measuring on {} held-out documents", held_out.len());
-    let candidate = measure(new, &held_out, &job.model)?;
+    let candidate = measure(new, &held_out, &job.model).map_err(|error| {
+        let current = work.current();
+        Error::Job(format!("{error}; where the trained model is at fault, remove {} to train anew", current.display()))
+    })?;
     let beside = champion.map(|champion| measure(&champion.folder, &held_out, &job.model)).transpose()?;
     let report = candidate.report(beside.as_ref(), &Training::of(&data)?)?;
     let speed_ratio = match champion {

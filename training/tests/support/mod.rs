@@ -39,12 +39,17 @@ fn vocabulary_json() -> serde_json::Value {
 
 /// Writes a random BERT of two layers, hidden size 32.
 pub fn write_encoder(folder: &Path) {
+    write_deep_encoder(folder, 2);
+}
+
+/// The same with so many layers: a slow one.
+pub fn write_deep_encoder(folder: &Path, layers: usize) {
     std::fs::create_dir_all(folder).unwrap();
     std::fs::write(folder.join("tokenizer.json"), vocabulary_json().to_string()).unwrap();
     let config = Config {
         vocab_size: tokenizer().get_vocab_size(true),
         hidden_size: 32,
-        num_hidden_layers: 2,
+        num_hidden_layers: layers,
         num_attention_heads: 2,
         intermediate_size: 64,
         max_position_embeddings: 64,
@@ -71,7 +76,7 @@ pub fn write_encoder(folder: &Path) {
     add("embeddings.token_type_embeddings.weight", &[2, 32]);
     add("embeddings.LayerNorm.weight", &[32]);
     add("embeddings.LayerNorm.bias", &[32]);
-    for layer in 0..2 {
+    for layer in 0..layers {
         for (module, outputs, inputs) in [
             ("attention.self.query", 32, 32),
             ("attention.self.key", 32, 32),
