@@ -1,11 +1,19 @@
-//! On a real MLflow server, where `mlflow` can be started: `LITFLOW_TEST_MLFLOW` names the command, else it is looked
+//! On a real MLflow server, where `mlflow` can be started: `MLFLOW_COMMAND` names the command, else it is looked
 //! for in the search path.
 
 // The lint knows test functions, not what they share.
 #![allow(clippy::unwrap_used)]
 
+#[path = "../../tests/support/mod.rs"]
+mod cluster;
+#[path = "support/place.rs"]
+mod place;
+mod support;
+
 use litflow::config::Mlflow as Options;
+use litflow::registry::Occasion;
 use litflow_training::mlflow::{Error, Mlflow, Trained};
+use place::{NAME, Place, stderr};
 use serde_json::Value;
 use std::net::TcpListener;
 use std::path::PathBuf;
@@ -19,8 +27,9 @@ struct Server {
 }
 
 impl Server {
+    /// Starts one; none, with a note, where there is no `mlflow`.
     fn start() -> Option<Self> {
-        let command = std::env::var_os("LITFLOW_TEST_MLFLOW").unwrap_or_else(|| "mlflow".into());
+        let command = std::env::var_os("MLFLOW_COMMAND").unwrap_or_else(|| "mlflow".into());
         let folder = tempfile::tempdir().unwrap();
         let port = free_port();
         let database = format!("sqlite:///{}", folder.path().join("mlflow.db").display());
@@ -32,6 +41,7 @@ impl Server {
             .stdout(Stdio::null())
             .stderr(Stdio::null())
             .spawn()
+            .inspect_err(|_| eprintln!("skipped: there is no `mlflow` to start (`pip install mlflow==3.17.2`)"))
             .ok()?;
         let server = Self { process, port, _folder: folder };
         let deadline = Instant::now() + Duration::from_secs(120);
@@ -48,6 +58,12 @@ impl Server {
 
     fn get(&self, path: &str) -> Value {
         serde_json::from_str(&reqwest::blocking::get(self.url(path)).unwrap().text().unwrap()).unwrap()
+    }
+
+    /// The id of the run whose version has this alias.
+    fn alias(&self, alias: &str) -> Option<String> {
+        let path = format!("/api/2.0/mlflow/registered-models/alias?name={NAME}&alias={alias}");
+        self.get(&path)["model_version"]["run_id"].as_str().map(str::to_owned)
     }
 }
 
@@ -80,10 +96,7 @@ fn trained<'a>(version: &'a str, digest: &'a str, artifacts: &'a [PathBuf]) -> T
 
 #[test]
 fn runs_and_versions_are_mirrored_once_with_their_aliases() {
-    let Some(server) = Server::start() else {
-        eprintln!("skipped: there is no `mlflow` to start (`pip install mlflow==3.17.2`)");
-        return;
-    };
+    let Some(server) = Server::start() else { return };
     let folder = tempfile::tempdir().unwrap();
     let report = folder.path().join("report.md");
     std::fs::write(&report, "# tiny 1.0.0\n").unwrap();
@@ -108,10 +121,7 @@ fn runs_and_versions_are_mirrored_once_with_their_aliases() {
     assert_eq!(listed["files"][0]["path"], "report.md");
 
     // Aliases follow the registry, whoever moved them there.
-    let alias = |name: &str| {
-        let path = format!("/api/2.0/mlflow/registered-models/alias?name=tiny&alias={name}");
-        server.get(&path)["model_version"]["run_id"].as_str().map(str::to_owned)
-    };
+    let alias = |name: &str| server.alias(name);
     align(&[("champion", "sha256:aa"), ("candidate", "sha256:bb")]).unwrap();
     assert_eq!((alias("champion"), alias("candidate")), (Some(run.clone()), Some(second.clone())));
     align(&[("champion", "sha256:bb"), ("month-11", "sha256:bb")]).unwrap(); // promoted
@@ -122,6 +132,29 @@ fn runs_and_versions_are_mirrored_once_with_their_aliases() {
     assert_eq!((alias("champion"), alias("month-11")), (None, Some(second)));
     let versions = server.get("/api/2.0/mlflow/model-versions/search?filter=name%3D%27tiny%27");
     assert_eq!(versions["model_versions"].as_array().unwrap().len(), 2);
+}
+
+#[test]
+fn a_run_that_finds_nothing_new_mirrors_a_rollback() {
+    let Some(server) = Server::start() else { return };
+    let Some(place) = Place::new() else { return };
+    let run = |more: &[&str], code: i32| {
+        let mut job = place.job(NAME, more);
+        let output = job.env("LITFLOW_MLFLOW__TRACKING_URI", server.url("")).output().unwrap();
+        assert_eq!(output.status.code(), Some(code), "{}", stderr(&output));
+        assert!(!stderr(&output).contains("not mirrored"), "{}", stderr(&output));
+    };
+    let mirror_of = |version: &str| {
+        Some(std::fs::read_to_string(place.path(&format!("work-tiny/{version}/mlflow.txt"))).unwrap().trim().to_owned())
+    };
+    place.import("first.pubtator");
+    run(&[], 0);
+    assert_eq!(server.alias("champion"), mirror_of("1.0.0"));
+    run(&["--always"], 0);
+    assert_eq!(server.alias("champion"), mirror_of("1.1.0"));
+    place.registry().rollback(NAME, &Occasion::now("a test", "a test")).unwrap();
+    run(&[], 10);
+    assert_eq!(server.alias("champion"), mirror_of("1.0.0"));
 }
 
 #[test]

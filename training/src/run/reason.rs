@@ -48,7 +48,9 @@ pub fn to_train(
     let known = documents::read(&folder)?.unwrap_or_default();
     let changes = Changes::between(&known, &learnable);
     if changes.count() == 0 && !known.is_empty() {
-        return Ok(Err(format!("no document is new, labelled anew or withdrawn since {made}")));
+        return Ok(Err(format!(
+            "no document is new, labelled anew or withdrawn since {made}; --always trains all the same"
+        )));
     }
     let Some(champion) = champion else { return Ok(Ok(no_champion())) };
 
