@@ -3,15 +3,19 @@
 //! Threads that tokenise push and wait when the queue is full; model threads pull and wait when it is
 //! empty. Nobody ever waits for a batch to fill up: an idle model thread takes what is there. Under load
 //! the oldest windows, a few batches of them, are sorted by length and cut into batches, so a batch holds
-//! windows of about one length; and since only the oldest are taken, no window waits for ever.
+//! windows of about one length; and since only the oldest are taken, no window waits for ever. A slow model sorts
+//! fewer at a time: its documents, too, are done in the order in which they came, but for about a second.
 
 use super::document::QueuedWindow;
 use super::lock;
 use std::collections::VecDeque;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
-/// Batches' worth of windows that are sorted together.
+/// The most batches' worth of windows that are sorted together, …
 const SORTED_BATCHES: usize = 8;
+/// … as long as the model threads take no longer for them than this.
+const SORTED_TIME: Duration = Duration::from_secs(1);
 /// Below this a batch is not cut further to give every idle thread a share: a batch has a fixed cost.
 const SMALLEST_SHARE: usize = 256;
 
@@ -34,6 +38,8 @@ struct State {
     waiting: VecDeque<QueuedWindow>,
     /// Sorted and cut, to be taken next.
     batches: VecDeque<Batch>,
+    /// Rows in `batches` when they were cut, and when that was; none where a thread has waited since.
+    sorted: Option<(usize, Instant)>,
     /// Rows of all the windows here.
     rows: usize,
     closed: bool,
@@ -87,6 +93,7 @@ impl Queue {
                 return Some(batch);
             }
             self.drained.notify_all(); // what was there may have been thrown away
+            state.sorted = None;
             state = wait(&self.filled, state);
         }
     }
@@ -106,9 +113,14 @@ impl Queue {
     /// Sorts the oldest windows by length and cuts them into batches. Windows of documents that are over are
     /// thrown away.
     fn arrange(&self, state: &mut State) {
+        let most = match state.sorted {
+            Some((rows, since)) => rows_to_sort(rows, since.elapsed()),
+            None => 0,
+        };
+        let most = most.clamp(self.batch_rows, SORTED_BATCHES * self.batch_rows);
         let mut taken = Vec::new();
         let mut rows = 0;
-        while rows < SORTED_BATCHES * self.batch_rows
+        while rows < most
             && let Some(window) = state.waiting.pop_front()
         {
             if window.segment.work.is_over() {
@@ -121,7 +133,13 @@ impl Queue {
         taken.sort_by_key(QueuedWindow::rows);
         let share = rows.div_ceil(self.threads).max(SMALLEST_SHARE);
         state.batches = cut(taken, share.min(self.batch_rows));
+        state.sorted = Some((rows, Instant::now()));
     }
+}
+
+/// What the model threads get through in [`SORTED_TIME`], where `rows` took them `elapsed`.
+fn rows_to_sort(rows: usize, elapsed: Duration) -> usize {
+    (rows as f64 * SORTED_TIME.as_secs_f64() / elapsed.as_secs_f64().max(1e-6)) as usize
 }
 
 /// Cuts windows into batches of at most `most` rows; a longer window is a batch of its own.
@@ -165,4 +183,16 @@ impl Batch {
 
 fn wait<'g, T>(condition: &Condvar, guard: MutexGuard<'g, T>) -> MutexGuard<'g, T> {
     condition.wait(guard).unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_slow_model_sorts_what_it_gets_through_in_a_second() {
+        assert_eq!(rows_to_sort(8_192, Duration::from_secs(16)), 512);
+        assert_eq!(rows_to_sort(512, Duration::from_millis(100)), 5_120);
+        assert!(rows_to_sort(256, Duration::ZERO) > 1 << 20, "no division by zero");
+    }
 }

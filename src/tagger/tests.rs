@@ -8,6 +8,7 @@ use futures::executor::block_on;
 use futures::future::join_all;
 use futures::poll;
 use std::sync::{Arc, Condvar, Mutex};
+use std::time::Duration;
 
 fn genes(max_length: usize, options: Options) -> Engine {
     engine(Labeller(|window: &[u32]| Ok(spelled_genes(window))), max_length, options)
@@ -241,4 +242,28 @@ fn fifty_megabytes_in_one_article() {
         assert_eq!(tagged.mentions.len(), expected);
         assert_eq!(tagged.document.passages[0].text, text);
     }
+}
+
+/// Batches are sorted by length, but not so many at a time that the oldest document has to wait for long.
+#[test]
+fn a_slow_model_answers_about_in_order() {
+    const DOCUMENTS: usize = 40;
+    let labels = |window: &[u32]| {
+        std::thread::sleep(Duration::from_millis(4 * window.len() as u64));
+        Ok(spelled_genes(window))
+    };
+    let options = Options { threads: 1, tokenizer_threads: 1, batch_tokens: 64, ..Options::default() };
+    let engine = engine(Labeller(labels), 64, options);
+    let answered = Mutex::new(Vec::new());
+    block_on(join_all((0..DOCUMENTS).map(|number| {
+        let text = "a ".repeat(2 + number * 37 % 50); // of all lengths
+        let answer = engine.tag(document(&number.to_string(), [text]));
+        let answered = &answered;
+        async move {
+            answer.await.unwrap();
+            answered.lock().unwrap().push(number);
+        }
+    })));
+    let late = answered.lock().unwrap().iter().enumerate().map(|(place, &number)| place.saturating_sub(number)).max();
+    assert!(late < Some(10), "{late:?}: {answered:?}");
 }

@@ -3,10 +3,12 @@
 //! [`Worker::run`] consumes `articles`, has many of them tagged at a time, and publishes what they become
 //! together with the offsets, hundreds of articles a transaction. What cannot be processed goes to the dead
 //! letters in the same transaction; if those cannot be written, the worker stops rather than skip.
-//! `process` turns one record into records, `window` holds what is being worked on, `stream` is the loop.
+//! `process` turns one record into records, `order` has the oldest tagged first, `window` holds what is being worked
+//! on, `stream` is the loop.
 
 mod background;
 pub mod dead_letter;
+mod order;
 mod outputs;
 pub(crate) mod process;
 pub mod reload;

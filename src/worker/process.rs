@@ -3,7 +3,7 @@
 use super::dead_letter::{Refusal, Stage};
 use super::outputs::Outputs;
 use crate::ErrorClass;
-use crate::article::{self, ArticleEvent, Op, parse_raw};
+use crate::article::{self, ArticleEvent, Document, Op, parse_raw};
 use crate::bus::codec::{self, Record as _};
 use crate::bus::producer::Outgoing;
 use crate::bus::records::{Annotations, EntityMention, SourceRecord};
@@ -72,23 +72,49 @@ impl From<Refusal> for Failure {
 
 /// Decodes, parses, tags and encodes one record.
 pub(crate) async fn process(message: &OwnedMessage, tagger: &dyn Tag, limits: &Limits) -> Result<Output, Failure> {
-    let key = std::str::from_utf8(message.key().unwrap_or_default())
-        .map_err(|e| Refusal::new(Stage::Decode, "key_mismatch", format!("the key is not UTF-8: {e}")))?;
-    let Some(event) = decode(key, message, limits)? else { return Ok(tombstone(key)) };
+    tag(prepare(message, limits)?, message, tagger, limits).await
+}
+
+/// What is to be done with a record.
+pub(super) enum Prepared {
+    Tag(Document),
+    Delete,
+}
+
+/// Decodes and parses one record.
+pub(super) fn prepare(message: &OwnedMessage, limits: &Limits) -> Result<Prepared, Refusal> {
+    let key = key(message)?;
+    let Some(event) = decode(key, message, limits)? else { return Ok(Prepared::Delete) };
     if event.op == Op::Delete || event.retracted {
-        return Ok(tombstone(key));
+        return Ok(Prepared::Delete);
     }
     let event = parse_raw(event, &limits.raw).map_err(|e| Refusal::new(Stage::Parse, "unreadable_document", e))?;
-    if event.retracted {
-        return Ok(tombstone(key));
-    }
-    let tagged = tagger.tag(event.into_document()).await.map_err(|error| match error.class() {
+    Ok(if event.retracted { Prepared::Delete } else { Prepared::Tag(event.into_document()) })
+}
+
+/// Tags what was prepared of a record, and encodes it.
+pub(super) async fn tag(
+    prepared: Prepared,
+    message: &OwnedMessage,
+    tagger: &dyn Tag,
+    limits: &Limits,
+) -> Result<Output, Failure> {
+    let document = match prepared {
+        Prepared::Tag(document) => document,
+        Prepared::Delete => return Ok(tombstone(key(message)?)),
+    };
+    let tagged = tagger.tag(document).await.map_err(|error| match error.class() {
         ErrorClass::Poison => Refusal::new(Stage::Tag, "untaggable", error).into(),
         _ => Failure::Stopped(error),
     })?;
     let source =
         SourceRecord { topic: message.topic().to_owned(), partition: message.partition(), offset: message.offset() };
     Ok(encode(&tagged, &source, limits)?)
+}
+
+fn key(message: &OwnedMessage) -> Result<&str, Refusal> {
+    std::str::from_utf8(message.key().unwrap_or_default())
+        .map_err(|e| Refusal::new(Stage::Decode, "key_mismatch", format!("the key is not UTF-8: {e}")))
 }
 
 /// The event; none for a tombstone.

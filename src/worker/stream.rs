@@ -4,7 +4,8 @@
 //! until it is their partition's turn. While a commit is waited for, tagging goes on.
 
 use super::dead_letter::{Refusal, Stage};
-use super::process::{Counts, Failure, Limits, process};
+use super::order::Order;
+use super::process::{Counts, Failure, Limits, prepare, tag};
 use super::shutdown::Shutdown;
 use super::status::{State, Status};
 use super::window::{Completion, Finished, Window};
@@ -46,6 +47,8 @@ pub(super) struct Stream {
     assigned: BTreeSet<i32>,
     revoking: Option<Revoking>,
     paused: bool,
+    /// Of the articles in the window.
+    order: Order,
     window: Window,
     completed: Receiver<Completion>,
     completions: Sender<Completion>,
@@ -118,6 +121,7 @@ impl Stream {
             assigned: BTreeSet::new(),
             revoking: None,
             paused: false,
+            order: Order::default(),
             window: Window::default(),
             completed,
             completions,
@@ -232,8 +236,13 @@ impl Stream {
         let message = Arc::new(message);
         let (ticket, registration) = self.window.enter(message.clone());
         let (tagger, limits, completions) = (self.tagger.clone(), self.limits.clone(), self.completions.clone());
+        let turn = self.order.next();
         let work = async move {
-            let processed = AssertUnwindSafe(process(&message, &*tagger, &limits)).catch_unwind().await;
+            let processing = async {
+                let prepared = prepare(&message, &limits);
+                turn.begin(async { tag(prepared?, &message, &*tagger, &limits).await }).await
+            };
+            let processed = AssertUnwindSafe(processing).catch_unwind().await;
             let result = processed.unwrap_or_else(|_| {
                 let error = "the worker panicked over this article; its log has the place";
                 Err(Failure::Refused(Refusal::new(Stage::Tag, "panic", error)))
