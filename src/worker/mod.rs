@@ -8,6 +8,7 @@
 
 mod background;
 pub mod dead_letter;
+mod ends;
 mod order;
 mod outputs;
 pub(crate) mod process;
@@ -17,6 +18,7 @@ pub mod shadow;
 mod shutdown;
 mod status;
 mod stream;
+mod transaction;
 mod window;
 
 pub use outputs::Outputs;

@@ -4,10 +4,12 @@
 //! until it is their partition's turn. While a commit is waited for, tagging goes on.
 
 use super::dead_letter::{Refusal, Stage};
+use super::ends::Ends;
 use super::order::Order;
-use super::process::{Counts, Failure, Limits, prepare, tag};
+use super::process::{Failure, Limits, prepare, tag};
 use super::shutdown::Shutdown;
 use super::status::{State, Status};
+use super::transaction::Transaction;
 use super::window::{Completion, Finished, Window};
 use super::{Error, Options, Stop, Summary};
 use crate::ErrorClass;
@@ -19,7 +21,7 @@ use crossbeam_channel::{Receiver, Sender, unbounded};
 use futures::FutureExt as _;
 use futures::future::Abortable;
 use rdkafka::message::{Message as _, OwnedMessage};
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -70,31 +72,6 @@ enum Phase {
 struct Revoking {
     partitions: Vec<i32>,
     deadline: Instant,
-}
-
-/// What was published since the last commit.
-#[derive(Default)]
-struct Transaction {
-    since: Option<Instant>,
-    articles: usize,
-    bytes: usize,
-    /// Where to begin again if it fails.
-    first: BTreeMap<i32, i64>,
-    /// What it commits: the next offsets.
-    next: BTreeMap<i32, i64>,
-    counts: Counts,
-    refused: BTreeMap<&'static str, u64>,
-}
-
-/// How far each partition has been read, for [`Stop::AtEnd`].
-#[derive(Default)]
-struct Ends {
-    /// The offset after the last message seen.
-    position: BTreeMap<i32, i64>,
-    /// Partitions at their end, as the consumer last reported.
-    at_end: BTreeSet<i32>,
-    /// Where each partition ended when the end was asked for.
-    target: BTreeMap<i32, i64>,
 }
 
 impl Stream {
@@ -207,7 +184,7 @@ impl Stream {
             match event {
                 Event::Message(message) => self.hand_out(*message),
                 Event::EndOfPartition(partition) => {
-                    self.ends.at_end.insert(partition);
+                    self.ends.found(partition);
                 }
                 Event::Assigned(partitions) => {
                     tracing::info!(?partitions, "assigned");
@@ -231,8 +208,7 @@ impl Stream {
             return;
         }
         self.first_article.get_or_insert_with(Instant::now);
-        self.ends.position.insert(partition, message.offset() + 1);
-        self.ends.at_end.remove(&partition);
+        self.ends.read_to(partition, message.offset() + 1);
         let message = Arc::new(message);
         let (ticket, registration) = self.window.enter(message.clone());
         let (tagger, limits, completions) = (self.tagger.clone(), self.limits.clone(), self.completions.clone());
@@ -350,8 +326,7 @@ impl Stream {
         let mut rewind = self.window.clear();
         rewind.extend(std::mem::take(&mut self.transaction).first);
         for (partition, offset) in &rewind {
-            self.ends.position.insert(*partition, *offset);
-            self.ends.at_end.remove(partition);
+            self.ends.read_to(*partition, *offset);
         }
         self.consumer.seek(&rewind)?;
         let pause = Duration::from_millis(10 << self.setbacks.min(10)).min(LONGEST_PAUSE);
@@ -400,9 +375,7 @@ impl Stream {
         for partition in partitions {
             self.window.drop_partition(*partition);
             self.assigned.remove(partition);
-            self.ends.position.remove(partition);
-            self.ends.at_end.remove(partition);
-            self.ends.target.remove(partition);
+            self.ends.forget(*partition);
         }
     }
 
@@ -432,34 +405,12 @@ impl Stream {
         if self.window.articles() > 0 || self.assigned.is_empty() || self.revoking.is_some() {
             return Ok(false);
         }
-        for partition in self.assigned.clone() {
-            let target = match self.ends.target.get(&partition) {
-                Some(&target) => target,
-                None => self.find_target(partition)?,
-            };
-            let position = self.ends.position.get(&partition).copied().unwrap_or(0);
-            if position < target && !self.ends.at_end.contains(&partition) {
+        for &partition in &self.assigned {
+            if !self.ends.is_reached(partition, &mut self.consumer)? {
                 return Ok(false);
             }
         }
         Ok(true)
-    }
-
-    /// Notes where a partition ends now, and from where it will be read on to there.
-    fn find_target(&mut self, partition: i32) -> Result<i64, Error> {
-        let (low, high) = self.consumer.watermarks(partition)?;
-        let position = match self.ends.position.get(&partition) {
-            Some(&position) => position,
-            None => self.consumer.committed(partition)?.unwrap_or(low).max(low),
-        };
-        self.ends.position.insert(partition, position);
-        self.ends.target.insert(partition, high);
-        if self.ends.at_end.remove(&partition) && position < high {
-            // What it has reported may be an earlier end. Reading on from the same place makes it report
-            // again: what lies between may be nothing but the marks of transactions.
-            self.consumer.seek(&BTreeMap::from([(partition, position)]))?;
-        }
-        Ok(high)
     }
 
     fn report(&mut self) {
@@ -477,37 +428,5 @@ impl Stream {
             snapshot.dead_letters = self.summary.dead_letters;
             snapshot.brokers_down = brokers_down;
         });
-    }
-}
-
-impl Transaction {
-    fn is_full(&self, options: &Options) -> bool {
-        self.articles >= options.transaction_articles || self.bytes >= options.transaction_bytes
-    }
-
-    fn is_due(&self, options: &Options) -> bool {
-        self.is_full(options) || self.since.is_some_and(|since| since.elapsed() >= options.transaction_interval())
-    }
-
-    /// One emit a commit, of what is visible to readers from now on.
-    fn emit(&self, took: Duration) {
-        let refused: u64 = self.refused.values().sum();
-        metrics::counter!("litflow_worker_transactions_total", "result" => "committed").increment(1);
-        metrics::histogram!("litflow_worker_commit_duration_seconds").record(took.as_secs_f64());
-        for (outcome, count) in
-            [("tagged", self.counts.tagged), ("tombstone", self.counts.tombstones), ("dead_letter", refused)]
-        {
-            metrics::counter!("litflow_worker_articles_total", "outcome" => outcome).increment(count);
-        }
-        for (reason, count) in &self.refused {
-            metrics::counter!("litflow_worker_dead_letters_total", "reason" => *reason).increment(*count);
-        }
-        for (entity_type, count) in &self.counts.mentions {
-            metrics::counter!("litflow_worker_mentions_total", "type" => entity_type.clone()).increment(*count);
-        }
-        metrics::counter!("litflow_worker_sentences_total").increment(self.counts.sentences);
-        metrics::counter!("litflow_worker_tokens_total").increment(self.counts.tokens);
-        metrics::counter!("litflow_worker_output_bytes_total").increment(self.bytes as u64);
-        tracing::debug!(articles = self.articles, refused, bytes = self.bytes, ?took, "committed");
     }
 }
