@@ -135,7 +135,7 @@ fn runs_and_versions_are_mirrored_once_with_their_aliases() {
 }
 
 #[test]
-fn a_run_that_finds_nothing_new_mirrors_a_rollback() {
+fn a_run_that_finds_nothing_new_or_fails_mirrors_what_was_moved_by_hand() {
     let Some(server) = Server::start() else { return };
     let Some(place) = Place::new() else { return };
     let run = |more: &[&str], code: i32| {
@@ -155,6 +155,10 @@ fn a_run_that_finds_nothing_new_mirrors_a_rollback() {
     place.registry().rollback(NAME, &Occasion::now("a test", "a test")).unwrap();
     run(&[], 10);
     assert_eq!(server.alias("champion"), mirror_of("1.0.0"));
+    place.registry().assign(NAME, "1.1.0", "champion", &Occasion::now("a test", "another test")).unwrap();
+    std::fs::remove_dir_all(place.path("encoder")).unwrap();
+    run(&["--always"], 1);
+    assert_eq!(server.alias("champion"), mirror_of("1.1.0"));
 }
 
 #[test]

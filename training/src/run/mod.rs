@@ -141,9 +141,9 @@ pub fn run(job: &Job, interrupted: &AtomicBool) -> Result<Outcome, Error> {
     let outcome = match work.plan()? {
         Some(plan) => go_on(job, &work, &registry, plan, interrupted),
         None => begin(job, &work, &registry, interrupted),
-    }?;
+    };
     mirror::mirror(job, &work, &registry);
-    Ok(outcome)
+    outcome
 }
 
 /// A run from its start: up to the decision whether to train.
