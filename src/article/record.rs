@@ -189,14 +189,14 @@ pub(crate) fn all_with_content(events: Vec<ArticleEvent>) -> Result<Vec<ArticleE
 }
 
 /// The article id for what a source calls its record: the id itself where it is a CURIE already
-/// (`pmid:12345`), else `<source>:<id>`.
+/// (`pmid:12345`), else `<source>:<id>`. What it makes of an id, odd ones with spaces too, stays the same when it is
+/// given back to it: an export that is read again must not be another article.
 pub fn article_id(source: &str, id: &str) -> String {
     let is_curie = id.split_once(':').is_some_and(|(prefix, local)| {
         let mut prefix = prefix.chars();
         prefix.next().is_some_and(|first| first.is_ascii_alphabetic())
             && prefix.all(|c| c.is_ascii_alphanumeric() || "._-".contains(c))
             && !local.is_empty()
-            && !local.contains(char::is_whitespace)
     });
     if is_curie { id.to_owned() } else { format!("{source}:{id}") }
 }
@@ -221,4 +221,22 @@ pub(crate) fn is_pmid(id: &str) -> bool {
 /// Whether a bare id is a PubMed Central id with its prefix.
 pub(crate) fn is_pmcid(id: &str) -> bool {
     id.strip_prefix("PMC").is_some_and(|digits| !digits.is_empty() && digits.bytes().all(|b| b.is_ascii_digit()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        /// What is written under its id and read again is the same article.
+        #[test]
+        fn an_id_that_was_made_is_kept(source in "[a-z][a-z-]{0,8}", id in ".{1,20}") {
+            for make in [article_id, curie] {
+                let made = make(&source, &id);
+                prop_assert_eq!(make(&source, &made), made.clone());
+                prop_assert_eq!(make("jsonl", &made), made);
+            }
+        }
+    }
 }

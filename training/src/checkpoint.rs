@@ -98,6 +98,11 @@ pub fn save(out: &Path, state: &State, network: &Network, optimizer: &AdamW, bes
     remove(&old)
 }
 
+/// Whether there is something to go on from.
+pub fn is_there(out: &Path) -> bool {
+    folder(out).is_some()
+}
+
 /// Reads the state of a stopped run; `None` where there is none.
 pub fn state(out: &Path) -> Result<Option<State>, Error> {
     let Some(folder) = folder(out) else { return Ok(None) };
@@ -105,7 +110,7 @@ pub fn state(out: &Path) -> Result<Option<State>, Error> {
     let json = fs::read(&file).map_err(|error| Error::io(&file, error))?;
     let state = serde_json::from_slice(&json).map_err(|error| {
         Error::Usage(format!(
-            "{}: not a checkpoint of this version: {error}; start anew without --resume",
+            "{}: not a checkpoint of this version: {error}; training must begin anew, without it",
             file.display()
         ))
     })?;

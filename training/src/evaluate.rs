@@ -68,7 +68,11 @@ pub fn evaluate(directory: &Path, files: &[PathBuf], scope: &Scope, options: &Op
         let left_out = std::mem::replace(&mut data, held_out).left_out;
         data.left_out = left_out;
         if data.is_empty() {
-            return Err(Error::Usage("none of the documents was held out of this model's training".into()));
+            let why = match rule {
+                HoldOut::Share(_) => "none of the documents was held out of this model's training".to_owned(),
+                HoldOut::Frozen(_) => format!("none of the {} documents of the list is in the data", rule.listed()),
+            };
+            return Err(Error::Usage(why));
         }
     }
     measure(directory, &data, options)

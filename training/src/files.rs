@@ -1,8 +1,9 @@
 //! Files and folders that are there whole or not at all.
 
 use crate::error::Error;
-use std::fs::{self, File};
+use std::fs::{self, File, Permissions};
 use std::io::Write as _;
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 
 /// Writes a file whole or not at all.
@@ -12,7 +13,34 @@ pub fn write_whole(file: &Path, content: &[u8]) -> Result<(), Error> {
     let new = file.with_file_name(name);
     let written = File::create(&new).and_then(|mut opened| opened.write_all(content).and_then(|()| opened.sync_all()));
     written.map_err(|error| Error::io(&new, error))?;
-    fs::rename(&new, file).map_err(|error| Error::io(file, error))
+    fs::rename(&new, file).and_then(|()| sync_entry(file)).map_err(|error| Error::io(file, error))
+}
+
+/// Writes a file whole, unless there is one: then it stays as it is, and the answer is false.
+pub fn write_new(file: &Path, content: &[u8]) -> Result<bool, Error> {
+    let folder = file.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    // As any new file has them: the umask is taken off.
+    let new = tempfile::Builder::new().permissions(Permissions::from_mode(0o666)).tempfile_in(folder);
+    let mut new = new.map_err(|error| Error::io(folder, error))?;
+    let written = new.write_all(content).and_then(|()| new.as_file().sync_all());
+    written.map_err(|error| Error::io(file, error))?;
+    match new.persist_noclobber(file) {
+        Ok(_) => sync_entry(file).map(|()| true).map_err(|error| Error::io(file, error)),
+        Err(error) if error.error.kind() == std::io::ErrorKind::AlreadyExists => Ok(false),
+        Err(error) => Err(Error::io(file, error.error)),
+    }
+}
+
+/// Waits until the folder of a new name has it on the disk.
+fn sync_entry(file: &Path) -> std::io::Result<()> {
+    let folder = file.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    File::open(folder)?.sync_all()
+}
+
+/// Moves a folder to where there is none. Its files are on the disk before it has its new name.
+pub fn move_whole(from: &Path, to: &Path) -> Result<(), Error> {
+    sync(from)?;
+    fs::rename(from, to).and_then(|()| sync_entry(to)).map_err(|error| Error::io(to, error))
 }
 
 /// Removes a folder, if it is there.

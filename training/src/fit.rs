@@ -9,6 +9,7 @@ use crate::checkpoint::{self, Best, Epoch, Running, State};
 use crate::dataset::LabeledDocument;
 use crate::error::Error;
 use crate::examples::Example;
+use crate::files;
 use crate::labels::LeftOut;
 use crate::loss::loss;
 use crate::network::Network;
@@ -250,6 +251,7 @@ impl<'a> Run<'a> {
             parent: &data.encoder_digest,
         })?;
         if !interrupted {
+            files::sync(&self.request.out)?; // until then the checkpoint is what survives a power cut
             checkpoint::clear(&self.request.out)?;
         }
         self.progress.finish();

@@ -7,6 +7,7 @@
 
 use crate::dataset::{Dataset, LabeledDocument};
 use crate::error::Error;
+use crate::files;
 use sha2::{Digest, Sha256};
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -44,6 +45,14 @@ impl HoldOut {
         match self {
             Self::Share(share) => document.is_complete() && unit_hash(local_id(&document.id)) < *share,
             Self::Frozen(ids) => ids.contains(&document.id),
+        }
+    }
+
+    /// How many documents the list names; a share has none.
+    pub fn listed(&self) -> usize {
+        match self {
+            Self::Share(_) => 0,
+            Self::Frozen(ids) => ids.len(),
         }
     }
 
@@ -123,7 +132,6 @@ impl Candidate {
 /// # Errors
 /// A file that is there, or cannot be written.
 pub fn write(file: &Path, ids: &[String], header: &str) -> Result<(), Error> {
-    use std::io::Write as _;
     let mut text: String = header.lines().map(|line| format!("# {line}\n")).collect();
     ids.iter().for_each(|id| {
         let is_odd = id.starts_with(['#', '"']) || id.trim() != id || id.contains(char::is_control) || id.is_empty();
@@ -134,14 +142,13 @@ pub fn write(file: &Path, ids: &[String], header: &str) -> Result<(), Error> {
         }
         text.push('\n');
     });
-    let created = std::fs::File::create_new(file);
-    created.and_then(|mut file| file.write_all(text.as_bytes())).map_err(|error| match error.kind() {
-        std::io::ErrorKind::AlreadyExists => Error::Usage(format!(
-            "{} is there already; a hold-out stays as it is, so that versions can be compared on it",
-            file.display()
-        )),
-        _ => Error::io(file, error),
-    })
+    if files::write_new(file, text.as_bytes())? {
+        return Ok(());
+    }
+    Err(Error::Usage(format!(
+        "{} is there already; a hold-out stays as it is, so that versions can be compared on it",
+        file.display()
+    )))
 }
 
 /// An id without its prefix: the part that was hashed before ids had one.

@@ -103,6 +103,7 @@ fn interrupt(folder: &Path, signal: &str, code: i32) {
 fn wrong_input_is_named_and_has_its_exit_code() {
     let folder = workplace();
     std::fs::write(folder.path().join("empty"), "").unwrap();
+    std::fs::write(folder.path().join("bare.txt"), "1\n2\n").unwrap();
     std::fs::write(folder.path().join("bad.toml"), "epochs = 3\n").unwrap();
     let replaced = |from: &str, to: &str| -> Output {
         let arguments: Vec<&str> = FIT.iter().map(|argument| if *argument == from { to } else { argument }).collect();
@@ -114,6 +115,7 @@ fn wrong_input_is_named_and_has_its_exit_code() {
         (replaced("encoder", "nowhere"), 1, "nowhere"),
         (replaced("recipe.toml", "bad.toml"), 2, "epochs"),
         (run(folder.path(), &["fit", "--data", "corpus.pubtator"]), 2, "--encoder"),
+        (run(folder.path(), &[&FIT[..], &["--hold-out", "bare.txt"]].concat()), 2, "bare.txt is in the data"),
         (run(folder.path(), &["eval", "--model", "encoder", "--data", "corpus.pubtator"]), 1, "id2label"),
     ] {
         let log = String::from_utf8_lossy(&output.stderr);

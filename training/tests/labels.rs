@@ -8,7 +8,7 @@ use litflow_training::Error;
 use litflow_training::labels::writer::Writer;
 use litflow_training::labels::{Cause, Corpus, Entry, Format, LeftOut, Quarantine, ReadOptions, Scheme};
 use proptest::prelude::*;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
@@ -228,7 +228,7 @@ fn round_trip(documents: &[LabeledDocument], format: Format) -> (Found, TempDir,
         _ => Writer::to_stream(format, Box::new(std::fs::File::create(&path).unwrap())).unwrap(),
     };
     for document in documents {
-        assert!(writer.write(document).unwrap());
+        assert_eq!(writer.write(document).unwrap(), Ok(()));
     }
     writer.finish().unwrap();
     let found = read(&path, Some(format), Scheme::default());
@@ -359,7 +359,7 @@ fn what_a_format_cannot_hold_is_named() {
     let losses = |format: Format| {
         let mut out = Vec::new();
         let mut writer = Writer::to_stream(format, Box::new(&mut out)).unwrap();
-        everything.iter().for_each(|document| assert!(writer.write(document).unwrap()));
+        everything.iter().for_each(|document| assert_eq!(writer.write(document).unwrap(), Ok(())));
         writer.finish().unwrap().to_string()
     };
     for format in [Format::Jsonl, Format::BiocJson, Format::BiocXml] {
@@ -377,8 +377,39 @@ fn a_text_that_xml_cannot_hold_is_left_out() {
     document.passages[1].text.push('\u{1}');
     let mut out = Vec::new();
     let mut writer = Writer::to_stream(Format::BiocXml, Box::new(&mut out)).unwrap();
-    assert!(!writer.write(&document).unwrap());
+    assert!(writer.write(&document).unwrap().unwrap_err().contains("control characters"));
     writer.finish().unwrap();
+}
+
+#[test]
+fn names_too_long_for_files_leave_their_document_out() {
+    let document = read(&fixtures().join("labels.jsonl"), None, Scheme::default()).documents.remove(0);
+    let folder = tempfile::tempdir().unwrap();
+    for (number, format) in [Format::Brat, Format::Knowtator].into_iter().enumerate() {
+        let path = folder.path().join(number.to_string());
+        let mut writer = Writer::to_folder(format, &path).unwrap();
+        let long = LabeledDocument { document_id: format!("x:{}", "α".repeat(100)), ..document.clone() };
+        assert!(writer.write(&long).unwrap().unwrap_err().contains("too long"));
+        assert_eq!(writer.write(&document).unwrap(), Ok(()));
+        writer.finish().unwrap();
+        // Without a word about the format.
+        let found = read(&path, None, Scheme::default());
+        assert_eq!((found.documents.len(), found.entries.len()), (1, 0), "{:?}", found.entries);
+    }
+}
+
+/// An id that grows when it is written and read again would be another document, trained on and held out at once.
+#[test]
+fn odd_ids_stay_the_same_in_every_format_that_holds_ids() {
+    let plain = read(&fixtures().join("labels.jsonl"), None, Scheme::default()).documents.remove(0);
+    let ids =
+        ["jsonl:Report 3", "label-studio:Report 3 (final).txt", "brat:a.ann", "x:a b:c", "pmid:a.txt", "Note: this"];
+    let document = |id: &&str| LabeledDocument { document_id: (*id).to_owned(), ..plain.clone() };
+    let documents: Vec<LabeledDocument> = ids.iter().map(document).collect();
+    for format in [Format::Jsonl, Format::BiocJson, Format::BiocXml, Format::Brat, Format::Knowtator] {
+        let (found, _folder, _) = round_trip(&documents, format);
+        assert_eq!(by_id(&found.documents).keys().copied().collect::<BTreeSet<_>>(), ids.into(), "{format:?}");
+    }
 }
 
 fn run(arguments: &[&str]) -> Output {
@@ -420,6 +451,11 @@ fn the_hold_out_is_chosen_once() {
     };
     std::fs::write(&data, (0..50).map(line).collect::<String>()).unwrap();
     let arguments = ["hold-out", "--data", data.to_str().unwrap(), "--share", "0.2", "--out", out.to_str().unwrap()];
+    // A disk that takes nothing: half a list would be one for ever.
+    let limited = format!("trap '' XFSZ; ulimit -f 0; exec '{}' \"$@\"", env!("CARGO_BIN_EXE_litflow-train"));
+    let full = Command::new("bash").args(["-c", &limited, "sh"]).args(arguments).output().unwrap();
+    assert_eq!(full.status.code(), Some(1), "{}", String::from_utf8_lossy(&full.stderr));
+    assert!(!out.exists());
     let chosen = run(&arguments);
     assert_eq!(chosen.status.code(), Some(0), "{}", String::from_utf8_lossy(&chosen.stderr));
     let ids = std::fs::read_to_string(&out).unwrap();

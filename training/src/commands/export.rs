@@ -58,11 +58,12 @@ impl Args {
         let (mut written, mut unheld) = (0, 0);
         for document in snapshot.documents()? {
             let document = document?;
-            if writer.write(&document)? {
-                written += 1;
-            } else {
-                unheld += 1;
-                eprintln!("left out: {}: its text has control characters, which XML cannot hold", document.document_id);
+            match writer.write(&document)? {
+                Ok(()) => written += 1,
+                Err(reason) => {
+                    unheld += 1;
+                    eprintln!("left out: {}: {reason}", document.document_id);
+                }
             }
         }
         let losses = writer.finish()?;

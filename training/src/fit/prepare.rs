@@ -165,9 +165,16 @@ fn read_data(request: &Request) -> Result<(Dataset, Dataset), Error> {
     let recipe = &request.recipe;
     let mut train = Dataset::read(&request.data, &recipe.data)?;
     let hold_out = request.hold_out.as_deref().map(HoldOut::read).transpose()?;
-    let held_out = hold_out.as_ref().map(|rule| train.hold_out(rule).map(|held_out| held_out.len())).transpose()?;
-    if let (Some(count), Some(file)) = (held_out, &request.hold_out) {
-        eprintln!("{count} documents of {} are held out", file.display());
+    if let (Some(rule), Some(file)) = (&hold_out, &request.hold_out) {
+        let (held_out, listed) = (train.hold_out(rule)?.len(), rule.listed());
+        eprintln!("{held_out} of the {listed} documents of {} are held out", file.display());
+        if held_out == 0 {
+            return Err(Error::Usage(format!(
+                "none of the documents of {} is in the data: its ids must be those of the data (`pmid:1`); without \
+                 --hold-out nothing is held out",
+                file.display()
+            )));
+        }
     }
     let dev = if request.dev.is_empty() {
         train.hold_out(&HoldOut::Share(recipe.dev_share))?

@@ -31,7 +31,8 @@ const CONFIGURATION: &str = "annotation.conf";
 /// Reads the document whose annotations are in `file`. A line that is broken is an error of its own.
 pub(super) fn read(input: Input, file: &Path, limits: &Options) -> Documents {
     let stem = file.file_name().unwrap_or_default().to_string_lossy().into_owned();
-    let stem = stem.trim_end_matches(".gz").trim_end_matches(".ann").to_owned();
+    let stem = stem.strip_suffix(".gz").unwrap_or(&stem);
+    let stem = stem.strip_suffix(".ann").unwrap_or(stem).to_owned();
     let id = curie("brat", &decoded(&stem));
     let name = file.display().to_string();
     let error = |position, reason| RecordError { file: name.clone(), position, id: Some(id.clone()), reason };
@@ -144,7 +145,7 @@ impl<'a> Folder<'a> {
         Self { path, entity_types: BTreeSet::new() }
     }
 
-    /// Writes a document's two files.
+    /// Writes a document's two files. Its name must be [`is_name`].
     pub(super) fn write(&mut self, document: &LabeledDocument, losses: &mut Losses) -> io::Result<()> {
         losses.count(document.passages.len() > 1, "passages became lines of one text");
         losses.count_names(document);
@@ -175,6 +176,12 @@ impl<'a> Folder<'a> {
         let text = format!("[entities]\n{}\n[relations]\n\n[events]\n\n[attributes]\n", names.concat());
         std::fs::write(self.path.join(CONFIGURATION), text)
     }
+}
+
+/// Whether an id or a type can be a file's name, with an extension of the writers'.
+pub(super) fn is_name(id: &str) -> bool {
+    const LONGEST: usize = 255 - ".txt.knowtator.xml".len();
+    encoded(id).len() <= LONGEST
 }
 
 /// An id as a file's name.

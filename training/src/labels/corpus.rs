@@ -204,8 +204,12 @@ impl Corpus {
             Some(&at) => {
                 self.tally.copies += 1;
                 let mut whole = self.spool.get(self.documents[at])?;
+                let before = whole.1.clone();
                 policy::merge(&mut whole.1, document, &place, quarantine);
-                self.documents[at] = self.spool.push(&whole)?;
+                // Many copies that add nothing must not fill the disk.
+                if whole.1 != before {
+                    self.documents[at] = self.spool.push(&whole)?;
+                }
             }
             None => {
                 self.index.insert(document.document_id.clone(), self.documents.len());

@@ -92,11 +92,16 @@ impl Format {
             Some(Self::Knowtator | Self::BiocXml) => extension.as_deref() == Some("xml"),
             Some(_) => true,
             None => extension.is_some_and(|extension| {
-                let text_of_brat = extension == "txt" && path.with_extension("ann").exists();
-                EXTENSIONS.contains(&extension.as_str()) && !text_of_brat
+                let is_text = path.with_extension("ann").exists() || path.parent().is_some_and(is_knowtator_texts);
+                EXTENSIONS.contains(&extension.as_str()) && !(extension == "txt" && is_text)
             }),
         }
     }
+}
+
+/// Whether the folder holds the texts that Knowtator's files speak of.
+fn is_knowtator_texts(folder: &Path) -> bool {
+    folder.ends_with("articles/txt")
 }
 
 /// The extension in lower case, `.gz` aside.

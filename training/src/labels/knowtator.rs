@@ -43,7 +43,7 @@ fn document(
     let source = attribute(&root, "textSource").unwrap_or_default();
     // A path would lead out of the corpus.
     let source = Path::new(&source).file_name().unwrap_or_default().to_string_lossy().into_owned();
-    let stem = source.trim_end_matches(".txt");
+    let stem = source.strip_suffix(".txt").unwrap_or(&source);
     if local_name(&root) != "annotations" || stem.is_empty() {
         return Err(Reason::Format("is not Knowtator XML: it begins with no <annotations textSource=…>".into()));
     }

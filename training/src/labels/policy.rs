@@ -180,6 +180,9 @@ impl<'a> Text<'a> {
         tally: &mut Tally,
     ) -> Result<Settled, Refusal> {
         let fragments = self.check(annotation)?;
+        if annotation.entity_type.trim().is_empty() {
+            return Err((Cause::UnknownType, "has no type".into()));
+        }
         let entity_type = scheme.renamed(&annotation.entity_type);
         if entity_type.is_empty() {
             return Ok(Settled::Open(fragments));

@@ -67,12 +67,18 @@ impl<'a> Writer<'a> {
         Ok(Self { format, out, name, losses: Losses::default(), documents: 0 })
     }
 
-    /// Writes a document; false where the format cannot hold its text at all, and it was left out.
-    pub fn write(&mut self, document: &LabeledDocument) -> Result<bool, Error> {
+    /// Writes a document; or says why the format cannot hold it at all, and it was left out.
+    pub fn write(&mut self, document: &LabeledDocument) -> Result<Result<(), &'static str>, Error> {
         let losses = &mut self.losses;
         losses.count(!document.open.is_empty() && !holds_everything(self.format), "stretches left open");
         if matches!(self.format, Format::BiocXml | Format::Knowtator) && !bioc::fits_xml(document) {
-            return Ok(false);
+            return Ok(Err("its text has control characters, which XML cannot hold"));
+        }
+        if self.format.needs_folder() && !brat::is_name(&document.document_id) {
+            return Ok(Err("its id is too long for a file's name"));
+        }
+        if self.format == Format::Knowtator && !document.entity_types.iter().all(|name| brat::is_name(name)) {
+            return Ok(Err("one of its types is too long for a folder's name"));
         }
         let separator = if self.documents > 0 { ",\n" } else { "" };
         let written = match (&mut self.out, self.format) {
@@ -92,7 +98,7 @@ impl<'a> Writer<'a> {
         };
         written.map_err(|error| Error::io(&self.name, error))?;
         self.documents += 1;
-        Ok(true)
+        Ok(Ok(()))
     }
 
     /// Ends the output; returns what the format could not hold.

@@ -8,7 +8,7 @@ use crate::analysis::bootstrap::Interval;
 use crate::dataset::{DataOptions, Dataset};
 use crate::error::Error;
 use crate::evaluate::measure;
-use crate::files::{remove, write_whole};
+use crate::files::{move_whole, remove, write_whole};
 use crate::gate::{self, Checks};
 use crate::golden;
 use crate::publish::{self, RECIPE};
@@ -165,10 +165,11 @@ pub fn seal(job: &Job, work: &Work, plan: &Plan, champion: Option<&Champion>) ->
     let manifest = Manifest { data: Some(snapshot.summary.digest.clone()), offsets: snapshot.ends(), ..trained };
     manifest.write(new)?;
     let sealed = work.current().join("candidate");
-    fs::rename(new, &sealed).map_err(|error| Error::io(&sealed, error))
+    move_whole(new, &sealed)
 }
 
-/// The documents of the snapshot that are not held out, and those that are held out, by the types that either model knows: what a model does
+/// The documents of the snapshot that are not held out, and those that are, by the types that either model knows: what a
+/// model does
 /// not know is missed.
 fn read(
     work: &Work,

@@ -40,6 +40,8 @@ use work::{Plan, Start, Work};
 
 /// Who moves aliases, in the registry's history.
 const BY: &str = "litflow-train run";
+/// Fewer documents than this to measure on are worth a warning.
+const FEW_HELD_OUT: usize = 30;
 /// How often a candidate is made ready again because somebody else publishes meanwhile.
 const TURNS: u32 = 5;
 
@@ -238,6 +240,13 @@ fn go_on(
                 work.clear()?;
                 return Err(error);
             }
+            Err(Error::Model(error)) => {
+                let current = work.current();
+                return Err(Error::Job(format!(
+                    "{error}; where the checkpoint is at fault, remove {} to train anew",
+                    current.display()
+                )));
+            }
             Err(error) => return Err(error),
         }
     }
@@ -358,6 +367,13 @@ fn hold_out_list(job: &Job, work: &Work, champion: Option<&Champion>) -> Result<
                 data.len(),
                 job.hold_out_share
             )));
+        }
+        if ids.len() < FEW_HELD_OUT {
+            eprintln!(
+                "warning: {} documents are held out, for ever: on so few a difference between versions is chance; end \
+                 this run, and begin when there are more, or with a larger --hold-out-share",
+                ids.len()
+            );
         }
         let header = format!("held out of training for ever: {} of {} documents", ids.len(), data.len());
         split::write(&list, &ids, &header)?;

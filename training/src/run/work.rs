@@ -14,7 +14,7 @@
 
 use crate::checkpoint;
 use crate::error::Error;
-use crate::files::{remove, write_whole};
+use crate::files::{move_whole, remove, write_whole};
 use crate::recipe::Recipe;
 use crate::snapshot::QUARANTINE;
 use litflow::model::directory::MANIFEST;
@@ -131,7 +131,12 @@ impl Work {
         let folders = entries.filter_map(|entry| entry.ok().map(|entry| entry.path()));
         let mut ended = Vec::new();
         for folder in folders.filter(|folder| *folder != current && folder.is_dir()) {
-            ended.extend(plan_of(&folder)?.map(|plan| (folder, plan)));
+            match plan_of(&folder) {
+                Ok(plan) => ended.extend(plan.map(|plan| (folder, plan))),
+                // It has ended, so nothing depends on it any more.
+                Err(Error::Job(reason)) => eprintln!("warning: passed over: {reason}"),
+                Err(error) => return Err(error),
+            }
         }
         ended.sort_by_key(|(_, plan)| plan.begun_at);
         Ok(ended)
@@ -162,7 +167,7 @@ impl Work {
 
     /// Whether training can go on. A folder of a run that was killed before its first checkpoint is cleared.
     pub fn has_checkpoint(&self) -> Result<bool, Error> {
-        let has = checkpoint::state(&self.model())?.is_some();
+        let has = checkpoint::is_there(&self.model());
         if !has && !self.model().join(MANIFEST).exists() {
             remove(&self.model())?;
         }
@@ -175,7 +180,7 @@ impl Work {
         remove(&self.model())?;
         let folder = self.folder.join(version);
         remove(&folder)?;
-        fs::rename(self.current(), &folder).map_err(|error| Error::io(&folder, error))?;
+        move_whole(&self.current(), &folder)?;
         Ok(folder)
     }
 }
@@ -189,11 +194,8 @@ fn plan_of(folder: &Path) -> Result<Option<Plan>, Error> {
         Err(error) => return Err(Error::io(&file, error)),
     };
     serde_json::from_slice(&json).map(Some).map_err(|error| {
-        Error::Job(format!(
-            "{}: not a run of this version: {error}; remove {} to begin anew",
-            file.display(),
-            folder.display()
-        ))
+        let (file, folder) = (file.display(), folder.display());
+        Error::Job(format!("{file}: not a run of this version: {error}; remove {folder} to be rid of it"))
     })
 }
 

@@ -54,6 +54,7 @@ fn what_is_wrong_is_quarantined_and_its_place_left_open() {
         annotation("Gene", &[(11, 12)], " "),
         annotation("Gene", &[], ""),
         annotation("Gene", &[(900, 905)], "p53"),
+        annotation(" ", &[(7, 11)], "mice"),
     ];
     let good = annotation("Gene", &[(2, 6)], "TP53");
     let sources = vec![document(bad.into_iter().chain([good]).collect())];
@@ -62,6 +63,7 @@ fn what_is_wrong_is_quarantined_and_its_place_left_open() {
     assert_eq!(left_out.count(Cause::TextDiffers), 1);
     assert_eq!(left_out.count(Cause::AcrossPassages), 1);
     assert_eq!(left_out.count(Cause::OutsideText), 5);
+    assert_eq!(left_out.count(Cause::UnknownType), 1, "an annotation without a type");
     assert_eq!(entries[0].to_string(), "file, document x:1: Gene 2-5 \"TP53\": the text there is \"TP5\"");
     assert!(entries[1].reason.ends_with("an empty span") && entries[2].reason.ends_with("the text ends at 41"));
     assert!(entries[4].reason.ends_with("lies between two passages"), "{}", entries[4].reason);
