@@ -4,13 +4,49 @@ use crate::error::Error;
 use std::fs::{self, File, Permissions};
 use std::io::Write as _;
 use std::os::unix::fs::PermissionsExt as _;
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use tempfile::TempPath;
+
+/// `FILE.new`: where a file is written until it is whole.
+fn beside(file: &Path) -> PathBuf {
+    let mut name = file.file_name().unwrap_or_default().to_owned();
+    name.push(".new");
+    file.with_file_name(name)
+}
+
+/// A file that is written in parts, beside the one whose place it takes when it is whole. Dropped before, it is removed.
+pub struct Successor {
+    opened: File,
+    new: TempPath,
+    file: PathBuf,
+}
+
+impl Successor {
+    /// Opens it. Where `file` is a link, what it leads to is replaced.
+    pub fn create(file: &Path) -> Result<Self, Error> {
+        let file = fs::canonicalize(file).unwrap_or_else(|_| file.to_owned());
+        let new = beside(&file);
+        let opened = File::create(&new).map_err(|error| Error::io(&new, error))?;
+        let new = TempPath::try_from_path(&new).map_err(|error| Error::io(&new, error))?;
+        Ok(Self { opened, new, file })
+    }
+
+    /// Where to write.
+    pub fn writer(&self) -> Result<File, Error> {
+        self.opened.try_clone().map_err(|error| Error::io(&self.new, error))
+    }
+
+    /// Takes the place of the file before.
+    pub fn replace(self) -> Result<(), Error> {
+        self.opened.sync_all().map_err(|error| Error::io(&self.new, error))?;
+        let renamed = self.new.persist(&self.file).map_err(|error| error.error);
+        renamed.and_then(|()| sync_entry(&self.file)).map_err(|error| Error::io(&self.file, error))
+    }
+}
 
 /// Writes a file whole or not at all.
 pub fn write_whole(file: &Path, content: &[u8]) -> Result<(), Error> {
-    let mut name = file.file_name().unwrap_or_default().to_owned();
-    name.push(".new");
-    let new = file.with_file_name(name);
+    let new = beside(file);
     let written = File::create(&new).and_then(|mut opened| opened.write_all(content).and_then(|()| opened.sync_all()));
     written.map_err(|error| Error::io(&new, error))?;
     fs::rename(&new, file).and_then(|()| sync_entry(file)).map_err(|error| Error::io(file, error))

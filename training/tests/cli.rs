@@ -190,6 +190,17 @@ fn an_encoder_whose_vocabulary_does_not_fit_its_tokenizer_is_refused() {
 }
 
 #[test]
+fn an_export_that_fails_leaves_the_earlier_one() {
+    let folder = workplace();
+    let file = folder.path().join("labels.jsonl");
+    std::fs::write(&file, "earlier").unwrap();
+    let output = run(folder.path(), &["export", "--to", "jsonl", "--out", "labels.jsonl", "--snapshot", "nowhere"]);
+    assert_eq!(output.status.code(), Some(1), "{}", String::from_utf8_lossy(&output.stderr));
+    assert_eq!(std::fs::read_to_string(&file).unwrap(), "earlier");
+    assert!(!folder.path().join("labels.jsonl.new").exists());
+}
+
+#[test]
 fn a_cause_is_told_once() {
     let folder = workplace();
     let output = run(folder.path(), &["fit", "--data", "nowhere", "--encoder", "encoder", "--out", "model"]);

@@ -1,11 +1,9 @@
 //! `litflow-train export`: the labels on the topic, or in a snapshot, as files.
 
 use super::{Kafka, Teller, counted};
-use litflow_training::Error;
 use litflow_training::labels::writer::Writer;
 use litflow_training::labels::{Format, LeftOut, Scheme};
 use litflow_training::snapshot::Snapshot;
-use std::fs::File;
 use std::io::BufWriter;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -40,10 +38,7 @@ impl Args {
     pub fn run(&self) -> anyhow::Result<ExitCode> {
         let mut writer = match (&self.out, self.to) {
             (Some(folder), format) if format.needs_folder() => Writer::to_folder(self.to, folder)?,
-            (Some(file), _) => {
-                let out = File::create(file).map_err(|error| Error::io(file, error))?;
-                Writer::to_stream(self.to, Box::new(BufWriter::new(out)))?
-            }
+            (Some(file), _) => Writer::to_file(self.to, file)?,
             (None, _) => Writer::to_stream(self.to, Box::new(BufWriter::new(std::io::stdout().lock())))?,
         };
         let folder = tempfile::tempdir()?;

@@ -2,18 +2,22 @@
 
 use super::{Format, bioc, brat, conll, knowtator, label_studio, prodigy, pubtator};
 use crate::error::Error;
+use crate::files::Successor;
 use litflow::article::Section;
 use litflow::bus::records::{GoldSpan, LabeledDocument, OpenSpan};
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::fmt;
-use std::io::Write;
+use std::fs::File;
+use std::io::{BufWriter, Write};
 use std::path::{Path, PathBuf};
 
 /// Where documents are written to.
 pub struct Writer<'a> {
     format: Format,
     out: Out<'a>,
+    /// The file that the stream is to become.
+    successor: Option<Successor>,
     /// What the output is called in messages.
     name: PathBuf,
     losses: Losses,
@@ -42,6 +46,22 @@ impl<'a> Writer<'a> {
         Self::new(format, Out::Stream(out), Path::new("-"))
     }
 
+    /// Writes a file, which takes the place of an earlier one by [`Writer::finish`] only. What is no file (`/dev/stdout`,
+    /// a pipe) is written to as it is.
+    ///
+    /// # Errors
+    /// BRAT and Knowtator, which need a folder, and what cannot be written.
+    pub fn to_file(format: Format, path: &Path) -> Result<Self, Error> {
+        let is_other = path.metadata().is_ok_and(|found| !found.is_file());
+        let successor = if is_other { None } else { Some(Successor::create(path)?) };
+        let out = match &successor {
+            Some(successor) => successor.writer()?,
+            None => File::create(path).map_err(|error| Error::io(path, error))?,
+        };
+        let writer = Self::to_stream(format, Box::new(BufWriter::new(out)))?;
+        Ok(Self { successor, name: path.to_owned(), ..writer })
+    }
+
     /// Writes into a folder, which must be new or empty, so that nothing of another export is left in it.
     ///
     /// # Errors
@@ -64,7 +84,7 @@ impl<'a> Writer<'a> {
         if let (Out::Stream(out), Some((begin, _))) = (&mut out, frame(format)) {
             out.write_all(begin.as_bytes()).map_err(|error| Error::io(&name, error))?;
         }
-        Ok(Self { format, out, name, losses: Losses::default(), documents: 0 })
+        Ok(Self { format, out, successor: None, name, losses: Losses::default(), documents: 0 })
     }
 
     /// Writes a document; or says why the format cannot hold it at all, and it was left out.
@@ -112,6 +132,9 @@ impl<'a> Writer<'a> {
             }
         };
         ended.map_err(|error| Error::io(&self.name, error))?;
+        if let Some(successor) = self.successor {
+            successor.replace()?;
+        }
         Ok(self.losses)
     }
 }
@@ -187,4 +210,31 @@ pub(super) fn one_line<'t>(text: &'t str, losses: &mut Losses) -> Cow<'t, str> {
     }
     losses.count(true, "line breaks and tabs became spaces");
     text.replace(breaks, " ").into()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_earlier_file_stays_until_the_new_one_is_whole() {
+        let folder = tempfile::tempdir().unwrap();
+        let (file, link) = (folder.path().join("labels.xml"), folder.path().join("link"));
+        std::fs::write(&file, "earlier").unwrap();
+        std::os::unix::fs::symlink(&file, &link).unwrap();
+        let content = || std::fs::read_to_string(&file).unwrap();
+        let names = || std::fs::read_dir(folder.path()).unwrap().count();
+
+        drop(Writer::to_file(Format::BiocXml, &file).unwrap());
+        assert_eq!((content().as_str(), names()), ("earlier", 2), "what is broken off leaves nothing");
+
+        let writer = Writer::to_file(Format::BiocXml, &link).unwrap();
+        assert_eq!(content(), "earlier");
+        writer.finish().unwrap();
+        assert_eq!(content(), bioc::XML_FRAME.0.to_owned() + bioc::XML_FRAME.1);
+        assert!(link.is_symlink() && names() == 2, "the link stays one");
+
+        Writer::to_file(Format::Jsonl, Path::new("/dev/null")).unwrap().finish().unwrap();
+        assert!(!Path::new("/dev/null").is_file(), "a device is written to, never replaced");
+    }
 }
