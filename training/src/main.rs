@@ -1,8 +1,11 @@
 //! `litflow-train`: trains and measures litflow's models.
 
+#![warn(clippy::print_stdout)] // it panics where stdout is closed or full: `commands::print` does not
+
 mod commands;
 
 use clap::{Args, Parser, Subcommand};
+use commands::print;
 use litflow::model::device::{self, DeviceChoice, Options};
 use litflow_training::Error;
 use litflow_training::evaluate::{Scope, evaluate};
@@ -171,9 +174,10 @@ fn run_fit(args: FitArgs) -> anyhow::Result<ExitCode> {
     };
     let outcome = fit(&request, &signals.asked)?;
     if let Some(best) = &outcome.best {
-        println!("best: stage {} epoch {}, development documents\n{}", best.stage, best.epoch, best.dev.table());
+        let table = best.dev.table();
+        print(format_args!("best: stage {} epoch {}, development documents\n{table}", best.stage, best.epoch))?;
     }
-    println!("{}", out.display());
+    print(out.display())?;
     if outcome.interrupted {
         eprintln!("stopped; the same command with --resume goes on");
         return Ok(signals.exit_code());
@@ -202,13 +206,13 @@ fn run_eval(args: &EvalArgs) -> anyhow::Result<ExitCode> {
     if args.json {
         let mut json = serde_json::to_value(&report)?;
         json["left_out"] = serde_json::to_value(&evaluation.left_out)?;
-        println!("{json:#}");
+        print(format_args!("{json:#}"))?;
     } else {
         let model = &report.model;
-        println!("{} {}, {} documents, strict, per cent\n", model.name, model.version, report.documents);
-        print!("{}", report.metrics.strict.table());
+        print(format_args!("{} {}, {} documents, strict, per cent\n", model.name, model.version, report.documents))?;
+        print(report.metrics.strict.table().trim_end())?;
         if let Some(champion) = &report.champion {
-            println!("\n{}", champion.verdict());
+            print(format_args!("\n{}", champion.verdict()))?;
         }
     }
     Ok(commands::told_left_out(&evaluation.left_out))

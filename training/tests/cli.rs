@@ -190,6 +190,57 @@ fn an_encoder_whose_vocabulary_does_not_fit_its_tokenizer_is_refused() {
 }
 
 #[test]
+fn a_closed_stdout_is_no_error_and_a_full_one_is() {
+    let folder = workplace();
+    let closed = |arguments: &[&str]| {
+        let (reader, writer) = std::io::pipe().unwrap();
+        drop(reader);
+        command(folder.path(), arguments).stdout(writer).stderr(Stdio::piped()).output().unwrap()
+    };
+    let full = |arguments: &[&str]| {
+        let device = std::fs::File::options().write(true).open("/dev/full").unwrap();
+        command(folder.path(), arguments).stdout(device).stderr(Stdio::piped()).output().unwrap()
+    };
+    snapshot(folder.path());
+    let eval = ["eval", "--model", "model", "--data", "corpus.pubtator"];
+    let import = ["import", "--dry-run", "--json", "corpus.pubtator"];
+    let export = ["export", "--to", "conll", "--snapshot", "snapshot"];
+    for arguments in [&FIT[..], &eval, &import, &export] {
+        let output = closed(arguments);
+        let log = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.code() == Some(0) && !log.contains("error:"), "{arguments:?} {log}");
+    }
+    for arguments in [&eval[..], &import, &export] {
+        let output = full(arguments);
+        let log = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.code() == Some(1) && log.contains("No space left on device"), "{arguments:?} {log}");
+    }
+
+    // What was found out before stays the exit code.
+    std::fs::write(folder.path().join("flawed.pubtator"), "1|t|The gene xq1\n1|a|\n1\t0\t3\txq1\tGene\t\n\n").unwrap();
+    assert_eq!(closed(&["import", "--dry-run", "--json", "flawed.pubtator"]).status.code(), Some(3));
+}
+
+/// A snapshot of one document, larger than what is written at a time.
+fn snapshot(folder: &Path) {
+    use sha2::Digest as _;
+    let text = "BRCA1 in mice. ".repeat(10_000);
+    let documents = serde_json::json!({
+        "document_id": "pmid:1", "passages": [{"section": "body", "text": text}], "spans": [],
+        "entity_types": ["Gene"], "annotator": "ada", "open": [],
+    });
+    let documents = format!("{documents}\n");
+    let digest: String = sha2::Sha256::digest(&documents).iter().map(|byte| format!("{byte:02x}")).collect();
+    let summary = serde_json::json!({
+        "topic": "labels", "offsets": {}, "digest": format!("sha256:{digest}"), "documents": 1, "mentions": {},
+        "records": 1, "superseded": 0, "withdrawn": 0, "left_out": {},
+    });
+    std::fs::create_dir(folder.join("snapshot")).unwrap();
+    std::fs::write(folder.join("snapshot/documents.jsonl"), documents).unwrap();
+    std::fs::write(folder.join("snapshot/snapshot.json"), summary.to_string()).unwrap();
+}
+
+#[test]
 fn an_export_that_fails_leaves_the_earlier_one() {
     let folder = workplace();
     let file = folder.path().join("labels.jsonl");

@@ -94,6 +94,10 @@ fn labels_become_versions_that_are_served_without_a_pause_and_taken_back() {
     assert_eq!((outcome["outcome"].as_str(), outcome["model"].as_str()), (Some("published"), Some("tiny 1.0.0")));
     let (code, outcome, _) = place.run(NAME, &[]);
     assert_eq!((code, outcome["outcome"].as_str()), (Some(10), Some("nothing_new")), "the same labels again");
+    let (reader, writer) = std::io::pipe().unwrap();
+    drop(reader);
+    let unread = place.job(NAME, &[]).stdout(writer).output().unwrap();
+    assert_eq!(unread.status.code(), Some(10), "it is the outcome's where nobody reads it: {}", stderr(&unread));
     assert!(!place.path("work-tiny/current").exists());
 
     // It is at work.

@@ -1,10 +1,11 @@
 //! `litflow-train export`: the labels on the topic, or in a snapshot, as files.
 
 use super::{Kafka, Teller, counted};
+use litflow_training::Error;
 use litflow_training::labels::writer::Writer;
 use litflow_training::labels::{Format, LeftOut, Scheme};
 use litflow_training::snapshot::Snapshot;
-use std::io::BufWriter;
+use std::io::{BufWriter, ErrorKind};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -34,8 +35,15 @@ pub struct Args {
 }
 
 impl Args {
-    /// Takes a snapshot, unless one is given, and writes it.
+    /// Takes a snapshot, unless one is given, and writes it. Where nobody reads on, as with `| head`, that is its end.
     pub fn run(&self) -> anyhow::Result<ExitCode> {
+        self.export().or_else(|error| match error.downcast_ref() {
+            Some(Error::Io { cause, .. }) if cause.kind() == ErrorKind::BrokenPipe => Ok(ExitCode::SUCCESS),
+            _ => Err(error),
+        })
+    }
+
+    fn export(&self) -> anyhow::Result<ExitCode> {
         let mut writer = match (&self.out, self.to) {
             (Some(folder), format) if format.needs_folder() => Writer::to_folder(self.to, folder)?,
             (Some(file), _) => Writer::to_file(self.to, file)?,

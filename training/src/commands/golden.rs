@@ -1,7 +1,7 @@
 //! `litflow-train golden`: what a trained model says of some sentences, so that whoever loads it can tell that it is
 //! the same.
 
-use super::{LEFT_OUT, counted};
+use super::{LEFT_OUT, counted, print};
 use litflow::article::{self, Articles, Op, parse_raw};
 use litflow_training::golden::{self, Choice};
 use std::path::PathBuf;
@@ -55,7 +55,7 @@ impl Args {
             report.unexpected.len(),
             report.largest_shift
         );
-        println!("{}", self.model.display());
+        print(self.model.display())?;
         Ok(if left_out == 0 { ExitCode::SUCCESS } else { ExitCode::from(LEFT_OUT) })
     }
 }

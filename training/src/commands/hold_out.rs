@@ -1,6 +1,6 @@
 //! `litflow-train hold-out`: chooses, once, the documents that no training may ever see.
 
-use super::{counted, told_left_out};
+use super::{counted, print, told_left_out};
 use litflow_training::Error;
 use litflow_training::dataset::Dataset;
 use litflow_training::recipe::Recipe;
@@ -54,7 +54,7 @@ impl Args {
         for ((name, held), all) in data.types.iter().zip(held.mentions).zip(all.mentions) {
             eprintln!("{name}: {held} of {all} mentions held out");
         }
-        println!("{}", self.out.display());
+        print(self.out.display())?;
         Ok(told_left_out(&data.left_out))
     }
 }

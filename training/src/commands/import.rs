@@ -1,6 +1,6 @@
 //! `litflow-train import`: files of labelled documents onto the topic `labels`.
 
-use super::{Kafka, Teller, counted};
+use super::{Kafka, Teller, counted, print};
 use indicatif::{ProgressBar, ProgressStyle};
 use litflow::ErrorClass;
 use litflow::bus::admin::Admin;
@@ -88,7 +88,7 @@ impl Args {
         };
         let left_out = quarantine.counts().clone();
         if self.json {
-            println!("{}", serde_json::json!({"tally": tally, "published": published, "left_out": left_out}));
+            print(serde_json::json!({"tally": tally, "published": published, "left_out": left_out}))?;
         }
         self.report(&tally, published, &config.kafka.bootstrap_servers);
         teller.finish(&left_out)

@@ -11,8 +11,9 @@ use anyhow::Context;
 use litflow::config::{Config, Flag};
 use litflow_training::Error;
 use litflow_training::labels::{Entry, LeftOut};
+use std::fmt::Display;
 use std::fs::File;
-use std::io::{BufWriter, Write};
+use std::io::{BufWriter, ErrorKind, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -117,6 +118,16 @@ impl Teller {
             eprintln!("… and {} more", self.told - Self::TOLD);
         }
         Ok(told_left_out(left_out))
+    }
+}
+
+/// Writes a line, or several, to stdout: what a command has made. Where nobody reads on, as with `| head`, that
+/// is no error, and the command goes on to its own exit code.
+pub fn print(result: impl Display) -> anyhow::Result<()> {
+    let mut out = std::io::stdout().lock();
+    match writeln!(out, "{result}").and_then(|()| out.flush()) {
+        Err(error) if error.kind() != ErrorKind::BrokenPipe => Err(error).context("stdout"),
+        _ => Ok(()),
     }
 }
 

@@ -1,6 +1,6 @@
 //! `litflow-train run`: the monthly job.
 
-use super::{Kafka, Signals};
+use super::{Kafka, Signals, print};
 use litflow::model;
 use litflow::registry::aliases::CHAMPION;
 use litflow_training::Error;
@@ -90,7 +90,7 @@ impl Args {
         let signals = Signals::listen()?;
         let outcome = run(&self.job()?, &signals.asked)?;
         if self.json {
-            println!("{}", serde_json::to_string(&outcome)?);
+            print(serde_json::to_string(&outcome)?)?;
         }
         let (line, code) = match &outcome {
             Outcome::Published { model, alias, why, .. } => {
@@ -103,9 +103,9 @@ impl Args {
             Outcome::Interrupted => ("interrupted; the same command goes on".to_owned(), signals.exit_code()),
         };
         if !self.json {
-            println!("{line}");
+            print(line)?;
             if let Outcome::Published { report, .. } | Outcome::NotBetter { report, .. } = &outcome {
-                println!("{}", report.display());
+                print(report.display())?;
             }
         }
         Ok(code)

@@ -1,6 +1,6 @@
 //! `litflow-train snapshot`: the state of the topic `labels` as files.
 
-use super::{Kafka, Teller, counted};
+use super::{Kafka, Teller, counted, print};
 use litflow_training::labels::{Overlap, Scheme};
 use litflow_training::snapshot::Snapshot;
 use std::path::PathBuf;
@@ -40,7 +40,7 @@ impl Args {
         let mut teller = Teller::new(None)?;
         let snapshot = Snapshot::take(&kafka, ends.as_ref(), &scheme, &self.out, |entry| teller.tell(entry))?;
         let summary = &snapshot.summary;
-        println!("{}", summary.digest);
+        print(&summary.digest)?;
         eprintln!(
             "{} of {} in {}",
             counted(summary.documents, "document"),
