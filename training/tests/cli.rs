@@ -241,6 +241,26 @@ fn snapshot(folder: &Path) {
 }
 
 #[test]
+fn a_tombstone_takes_one_id_and_nothing_that_is_none() {
+    let folder = workplace();
+    for (id, said) in [
+        ("corpus.pubtator", "it is a file"),
+        ("", "no document id"),
+        ("12345", "no document id"),
+        (":1", "no document id"),
+        ("pmid:", "no document id"),
+    ] {
+        let output = run(folder.path(), &["import", "--tombstone", "pmid:39", "--tombstone", id, "--dry-run"]);
+        let log = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.code() == Some(2) && log.contains(said), "{id:?} {log}");
+    }
+    // What follows the id is a file to import.
+    let output = run(folder.path(), &["import", "--dry-run", "--tombstone", "pmid:39", "corpus.pubtator"]);
+    let log = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.code() == Some(0) && log.contains("40 documents and 120 spans"), "{log}");
+}
+
+#[test]
 fn an_export_that_fails_leaves_the_earlier_one() {
     let folder = workplace();
     let file = folder.path().join("labels.jsonl");

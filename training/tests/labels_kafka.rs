@@ -105,7 +105,7 @@ fn what_is_imported_is_exported_until_it_is_withdrawn() {
     assert_eq!(after.summary.digest, before.summary.digest);
     assert_eq!((after.summary.superseded, after.summary.documents), (5, 5));
 
-    let withdrawn = command(&cluster, &["import", "--tombstone", "pmid:12345", "pmid:7"]);
+    let withdrawn = command(&cluster, &["import", "--tombstone", "pmid:12345", "--tombstone", "pmid:7"]);
     assert_eq!(withdrawn.status.code(), Some(0), "{}", stderr(&withdrawn));
     let ids: Vec<String> =
         take(&cluster).0.documents().unwrap().map(|document| document.unwrap().document_id).collect();

@@ -24,7 +24,7 @@ Examples:
   litflow-train import corpora/*.PubTator --bootstrap-servers broker-1:9092
   litflow-train import CRAFT/concept-annotation --format knowtator --discontinuous first-fragment
   litflow-train import annotated.tsv --types GP,DS,OG,CD --dry-run --quarantine left-out.jsonl
-  litflow-train import --tombstone pmid:12345 pmid:67890";
+  litflow-train import --tombstone pmid:12345 --tombstone pmid:67890";
 
 /// Publishes labelled documents to the topic `labels`.
 #[derive(clap::Args)]
@@ -54,8 +54,8 @@ pub struct Args {
     /// List what is left out in this file, JSON lines
     #[arg(long, value_name = "FILE")]
     quarantine: Option<PathBuf>,
-    /// Withdraw these documents from the topic
-    #[arg(long, value_name = "ID", num_args = 1..)]
+    /// Withdraw this document from the topic; for several it is repeated
+    #[arg(long, value_name = "ID", value_parser = document_id)]
     tombstone: Vec<String>,
     /// Read and report, but publish nothing
     #[arg(long)]
@@ -170,6 +170,17 @@ impl Args {
             let withdrawn = self.tombstone.len() as u64;
             eprintln!("{} published to {servers}, {withdrawn} of them withdrawals", counted(published, "record"));
         }
+    }
+}
+
+/// A document's id as the topic has it: nothing else can be withdrawn.
+fn document_id(text: &str) -> Result<String, String> {
+    if Path::new(text).exists() {
+        return Err("it is a file: name each document by a --tombstone of its own".into());
+    }
+    match text.split_once(':') {
+        Some((prefix, local)) if !prefix.is_empty() && !local.is_empty() => Ok(text.to_owned()),
+        _ => Err("it is no document id, PREFIX:LOCAL, such as pmid:12345".into()),
     }
 }
 
