@@ -44,6 +44,8 @@ fn run(folder: &Path, arguments: &[&str]) -> Output {
 const FIT: [&str; 9] =
     ["fit", "--data", "corpus.pubtator", "--encoder", "encoder", "--recipe", "recipe.toml", "--out", "model"];
 
+const RUN: [&str; 7] = ["run", "--work", "work", "--encoder", "encoder", "--recipe", "recipe.toml"];
+
 #[test]
 fn fit_and_eval() {
     let folder = workplace();
@@ -116,6 +118,7 @@ fn wrong_input_is_named_and_has_its_exit_code() {
         (replaced("recipe.toml", "bad.toml"), 2, "epochs"),
         (run(folder.path(), &["fit", "--data", "corpus.pubtator"]), 2, "--encoder"),
         (run(folder.path(), &[&FIT[..], &["--hold-out", "bare.txt"]].concat()), 2, "bare.txt is in the data"),
+        (run(folder.path(), &[&RUN[..], &["--alias", "rejected"]].concat()), 2, "name another alias"),
         (run(folder.path(), &["eval", "--model", "encoder", "--data", "corpus.pubtator"]), 1, "id2label"),
     ] {
         let log = String::from_utf8_lossy(&output.stderr);

@@ -2,7 +2,7 @@
 
 use super::{Kafka, Signals, print};
 use litflow::model;
-use litflow::registry::aliases::CHAMPION;
+use litflow::registry::aliases::{CHAMPION, REJECTED};
 use litflow_training::Error;
 use litflow_training::recipe::Recipe;
 use litflow_training::run::{Conditions, Job, Outcome, run};
@@ -117,6 +117,10 @@ impl Args {
         }
         if self.if_drift_over.is_some_and(|points| !points.is_finite()) {
             return Err(Error::Usage("--if-drift-over must be a number of points".into()));
+        }
+        if self.alias == REJECTED {
+            let reason = "that is what a version becomes that the gate does not let through";
+            return Err(Error::Usage(format!("--alias {REJECTED}: {reason}; name another alias")));
         }
         let mut config = self.kafka.load()?;
         if let Some(store) = &self.store {
