@@ -212,6 +212,25 @@ fn a_version_that_was_damaged_is_refused() {
 }
 
 #[test]
+fn a_version_that_was_replaced_does_not_verify() {
+    let Some(place) = Place::start() else { return };
+    let registry = place.registry();
+    let folder = model(place.folder.path(), "1.0.0", "One.");
+    let announced = registry.publish(&folder, Some(CHAMPION), &because("first")).unwrap().1.state.digest;
+    registry.store().remove("tiny", "1.0.0").unwrap();
+    let other = registry.store().publish(&model(place.folder.path(), "1.0.0", "Another one.")).unwrap();
+    for version in ["1.0.0", CHAMPION] {
+        let refused = place.command(&["verify", "tiny", version]).assert().code(5);
+        let told = String::from_utf8_lossy(&refused.get_output().stderr).into_owned();
+        assert!(told.contains(&announced) && told.contains(&other.version.digest), "{told}");
+    }
+
+    // Of what was never announced the store is all that is known.
+    registry.store().publish(&model(place.folder.path(), "1.1.0", "Two.")).unwrap();
+    place.run(&["verify", "tiny", "1.1.0"]);
+}
+
+#[test]
 fn the_commands_do_it_all() {
     let Some(place) = Place::start() else { return };
     let imported = place.run(&["import", &place.model("1.0.0"), "--alias", "champion", "--reason", "the first"]);

@@ -85,16 +85,25 @@ impl ModelVersion {
     pub fn known_digest(&self, version: &str) -> Option<&str> {
         let targets = self.aliases.values().map(|target| (&target.version, &target.digest));
         let changes = self.history.iter().rev().map(|change| (&change.version, &change.digest));
-        targets.chain(changes).find(|(known, _)| *known == version).map(|(_, digest)| digest.as_str())
+        let newest = std::iter::once((&self.version, &self.digest));
+        targets.chain(changes).chain(newest).find(|(known, _)| *known == version).map(|(_, digest)| digest.as_str())
+    }
+
+    /// Refuses a version, found at `location` with this digest, that was announced with another one.
+    pub fn check_digest(&self, version: &str, digest: &str, location: &str) -> Result<(), Error> {
+        match self.known_digest(version).filter(|announced| *announced != digest) {
+            Some(announced) => {
+                let reason = format!("its digest is {digest}, announced was {announced}: a version never changes");
+                Err(Error::damaged(location, reason))
+            }
+            None => Ok(()),
+        }
     }
 
     /// This version, announced after `before`: aliases and history go on.
     pub(super) fn following(self, before: Option<&ModelVersion>) -> Result<Self, Error> {
         let Some(before) = before else { return Ok(self) };
-        if let Some(announced) = before.known_digest(&self.version).filter(|digest| *digest != self.digest) {
-            let reason = format!("its digest is {}, announced was {announced}: a version never changes", self.digest);
-            return Err(Error::damaged(self.location, reason));
-        }
+        before.check_digest(&self.version, &self.digest, &self.location)?;
         Ok(Self { aliases: before.aliases.clone(), history: before.history.clone(), ..self })
     }
 
@@ -234,10 +243,11 @@ mod tests {
 
     #[test]
     fn a_version_that_changed_is_refused() {
-        let state = assigned(None, "1", CHAMPION);
         let changed = ModelVersion { digest: "sha256:other".into(), ..described("1") };
-        let error = changed.following(Some(&state)).unwrap_err().to_string();
-        assert!(error.contains("a version never changes"), "{error}");
+        for state in [assigned(None, "1", CHAMPION), described("1")] {
+            let error = changed.clone().following(Some(&state)).unwrap_err().to_string();
+            assert!(error.contains("sha256:other, announced was sha256:1: a version never changes"), "{error}");
+        }
     }
 
     #[test]

@@ -97,14 +97,15 @@ Examples:
         #[command(flatten)]
         common: Common,
     },
-    /// Check a model's files against its manifest, load it, and tag its golden sentences again
+    /// Check a model against its manifest and what was announced, load it, and tag its golden sentences again
     #[command(after_help = "\
 Examples:
   litflow models verify models/biored-minilm
   litflow models verify biored-minilm 1.1.0 --json
   litflow models verify biored-minilm champion --device cpu --precision fp32
 
-A directory needs neither store nor Kafka. A version is fetched from the store, past the cache.")]
+A directory needs neither store nor Kafka. A version is fetched from the store, past the cache, and must be
+the one that was announced.")]
     Verify(verify::Args),
     /// Publish a model directory into the store and announce it; its config.json says name and version
     #[command(after_help = "\

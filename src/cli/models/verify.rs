@@ -2,14 +2,14 @@
 
 use super::super::exit::Exit;
 use super::super::{flags, paint::Painter};
-use super::{Common, resolve};
+use super::{Common, is_version, state, version_of};
 use anstyle::{AnsiColor, Style};
 use anyhow::Context as _;
 use litflow::config::{Config, Flag};
 use litflow::model::directory::{MANIFEST, Manifest};
 use litflow::model::{self, Model};
 use litflow::registry::golden::{self, GOLDEN, Report, Tolerance};
-use litflow::registry::{Error, Store};
+use litflow::registry::{Announcements, Error, Store};
 use litflow::tagger::{Engine, Tag as _};
 use serde_json::json;
 use std::io::Write as _;
@@ -64,8 +64,16 @@ impl Args {
             Some(version) => {
                 let name = self.model.to_str().context("the model's name is not UTF-8")?;
                 let store = Store::open(&config.registry)?;
-                let version = resolve(config, name, version)?;
+                let announcements = Announcements::read(&config.kafka)?;
+                let announced = announcements.get(name)?;
+                let version = match announced {
+                    None if is_version(version) => version.clone(),
+                    _ => version_of(state(&announcements, name)?, version)?,
+                };
                 let (_, digest) = store.manifest(name, &version)?;
+                if let Some(state) = announced {
+                    state.check_digest(&version, &digest, &store.location(name, &version))?;
+                }
                 let past_the_cache = tempfile::tempdir().context("no folder to fetch the version into")?;
                 let folder = store.fetch(name, &version, &digest, past_the_cache.path())?;
                 self.verify(&folder, config)?
