@@ -20,11 +20,12 @@ use rdkafka::ClientConfig;
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer as _};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use support::{Cluster, DEADLINE, article, dictionary, versions, wait_until};
+use tempfile::TempDir;
 use tokio::sync::watch;
 
 /// Another version than [`dictionary`]: BRCA1 is a disease now, p53 is unknown, "breast" and articles are found.
@@ -292,16 +293,22 @@ fn wait_for(committed: &mut Reader, records: usize) {
     }
 }
 
+/// Publishes articles and has a worker tag them by the version 1.0.0. Returns the directory of 2.0.0, and what it lies in.
+fn tag_by_the_first(cluster: &Cluster, articles: usize) -> (TempDir, PathBuf) {
+    cluster.publish((0..articles).map(article));
+    let folder = tempfile::tempdir().unwrap();
+    let (first, second) =
+        (versions::model(folder.path(), "1.0.0", "one"), versions::model(folder.path(), "2.0.0", "two"));
+    let worked = litflow(cluster, "worker", &first).arg("--until-end").output().unwrap();
+    assert!(worked.status.success());
+    (folder, second)
+}
+
 #[test]
 fn a_run_that_is_ended_or_killed_is_gone_on_with_and_doubles_nothing() {
     let Some(cluster) = Cluster::start() else { return };
     const ARTICLES: usize = 3_000;
-    cluster.publish((0..ARTICLES).map(article));
-    let folder = tempfile::tempdir().unwrap();
-    let (first, second) =
-        (versions::model(folder.path(), "1.0.0", "one"), versions::model(folder.path(), "2.0.0", "two"));
-    let worked = litflow(&cluster, "worker", &first).arg("--until-end").output().unwrap();
-    assert!(worked.status.success());
+    let (_folder, second) = tag_by_the_first(&cluster, ARTICLES);
 
     let mut committed = Reader::new(&cluster.options("reader"), &[topics::ANNOTATIONS], From::Now).unwrap();
     let start = || -> Child { litflow(&cluster, "backfill", &second).spawn().unwrap() };
@@ -372,12 +379,7 @@ fn a_broker_that_restarts_is_waited_for() {
     let broker = LocalOptions { data: Some(data.path().to_owned()), ..LocalOptions::default() };
     let Some(cluster) = Cluster::start_with(&broker) else { return };
     const ARTICLES: usize = 1_000;
-    cluster.publish((0..ARTICLES).map(article));
-    let folder = tempfile::tempdir().unwrap();
-    let (first, second) =
-        (versions::model(folder.path(), "1.0.0", "one"), versions::model(folder.path(), "2.0.0", "two"));
-    let worked = litflow(&cluster, "worker", &first).arg("--until-end").output().unwrap();
-    assert!(worked.status.success());
+    let (_folder, second) = tag_by_the_first(&cluster, ARTICLES);
 
     let mut committed = Reader::new(&cluster.options("reader"), &[topics::ANNOTATIONS], From::Now).unwrap();
     let run = litflow(&cluster, "backfill", &second).spawn().unwrap();

@@ -54,7 +54,7 @@ pub fn write_whole(file: &Path, content: &[u8]) -> Result<(), Error> {
 
 /// Writes a file whole, unless there is one: then it stays as it is, and the answer is false.
 pub fn write_new(file: &Path, content: &[u8]) -> Result<bool, Error> {
-    let folder = file.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let folder = folder_of(file);
     // As any new file has them: the umask is taken off.
     let new = tempfile::Builder::new().permissions(Permissions::from_mode(0o666)).tempfile_in(folder);
     let mut new = new.map_err(|error| Error::io(folder, error))?;
@@ -69,8 +69,11 @@ pub fn write_new(file: &Path, content: &[u8]) -> Result<bool, Error> {
 
 /// Waits until the folder of a new name has it on the disk.
 fn sync_entry(file: &Path) -> std::io::Result<()> {
-    let folder = file.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    File::open(folder)?.sync_all()
+    File::open(folder_of(file))?.sync_all()
+}
+
+fn folder_of(file: &Path) -> &Path {
+    file.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."))
 }
 
 /// Moves a folder to where there is none. Its files are on the disk before it has its new name.
@@ -87,14 +90,16 @@ pub fn remove(folder: &Path) -> Result<(), Error> {
     }
 }
 
-/// Waits until a folder's entries and the files among them are on the disk, as a rename that replaces them must.
+/// Waits until a folder and all in it are on the disk, as a rename that replaces them must.
 pub fn sync(folder: &Path) -> Result<(), Error> {
-    let sync = |path: &Path| File::open(path).and_then(|opened| opened.sync_all());
     for entry in fs::read_dir(folder).map_err(|error| Error::io(folder, error))? {
-        let path = entry.map_err(|error| Error::io(folder, error))?.path();
-        if path.is_file() {
-            sync(&path).map_err(|error| Error::io(&path, error))?;
+        let entry = entry.map_err(|error| Error::io(folder, error))?;
+        let (path, kind) = (entry.path(), entry.file_type().map_err(|error| Error::io(folder, error))?);
+        if kind.is_dir() {
+            sync(&path)?;
+        } else if kind.is_file() {
+            File::open(&path).and_then(|file| file.sync_all()).map_err(|error| Error::io(&path, error))?;
         }
     }
-    sync(folder).map_err(|error| Error::io(folder, error))
+    File::open(folder).and_then(|folder| folder.sync_all()).map_err(|error| Error::io(folder, error))
 }

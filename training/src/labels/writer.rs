@@ -41,7 +41,9 @@ impl<'a> Writer<'a> {
     /// BRAT and Knowtator, which need a folder.
     pub fn to_stream(format: Format, out: Box<dyn Write + 'a>) -> Result<Self, Error> {
         if format.needs_folder() {
-            return Err(Error::Usage("it has several files a document: name a folder by --out".into()));
+            return Err(Error::Usage(
+                "brat and knowtator have several files a document: name a folder by --out".into(),
+            ));
         }
         Self::new(format, Out::Stream(out), Path::new("-"))
     }
