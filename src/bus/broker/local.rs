@@ -36,6 +36,10 @@ pub struct LocalOptions {
     pub data: Option<PathBuf>,
     /// The port; a free one without.
     pub port: Option<u16>,
+    /// Lines after those of `scripts/kafka/server.properties`: the last line of a key counts.
+    pub properties: Vec<(String, String)>,
+    /// Further arguments of `StorageTool format`, such as `--add-scram`.
+    pub format: Vec<String>,
 }
 
 /// A running Apache Kafka; dropped, it is stopped.
@@ -43,6 +47,7 @@ pub struct Local {
     bootstrap_servers: String,
     stop: Option<Sender<()>>,
     keeper: Option<JoinHandle<()>>,
+    process: Arc<OnceLock<u32>>,
     home: PathBuf,
     folder: PathBuf,
     /// Removed after the broker has stopped.
@@ -63,10 +68,13 @@ impl Local {
         let (folder, temporary) = folder(&home, options.data.as_deref())?;
         let (port, controller_port) = free_ports(options.port)?;
         let jars = home.join("libs").join("*");
-        let properties = SERVER_PROPERTIES
+        let mut properties = SERVER_PROPERTIES
             .replace("@PORT@", &port.to_string())
             .replace("@CONTROLLER_PORT@", &controller_port.to_string())
             .replace("@DATA@", &folder.join("log").to_string_lossy());
+        for (key, value) in &options.properties {
+            properties += &format!("{key}={value}\n");
+        }
         write(&folder.join("server.properties"), &properties)?;
         write(&folder.join("log4j2.xml"), LOG4J2)?;
         let log_path = folder.join("kafka.log");
@@ -88,7 +96,7 @@ impl Local {
 
         let mut format = command()?;
         format.args(["kafka.tools.StorageTool", "format", "--ignore-formatted", "--cluster-id", CLUSTER_ID]);
-        format.args(["--config", "server.properties"]);
+        format.args(["--config", "server.properties"]).args(&options.format);
         let formatted = format.status().map_err(|e| cannot("run", &java, &e))?;
         if !formatted.success() {
             return Err(Error::Broker(format!("Apache Kafka's storage cannot be formatted: {}", tail(&log_path))));
@@ -96,19 +104,20 @@ impl Local {
 
         let mut server = command()?;
         server.args(["kafka.Kafka", "server.properties"]);
-        let exited = Arc::new(OnceLock::new());
+        let (process, exited) = (Arc::new(OnceLock::new()), Arc::new(OnceLock::new()));
         let (stop, stopped) = channel();
         let keeper = std::thread::Builder::new()
             .name("local-kafka".into())
             .spawn({
-                let exited = Arc::clone(&exited);
-                move || keep(server, &stopped, &exited)
+                let (process, exited) = (process.clone(), exited.clone());
+                move || keep(server, &stopped, &process, &exited)
             })
             .map_err(|e| Error::Broker(format!("no thread for the local Kafka: {e}")))?;
         let local = Self {
             bootstrap_servers: format!("127.0.0.1:{port}"),
             stop: Some(stop),
             keeper: Some(keeper),
+            process,
             home,
             folder,
             _temporary: temporary,
@@ -130,6 +139,11 @@ impl Local {
     /// The folder with the broker's data and its log, `kafka.log`.
     pub fn folder(&self) -> &Path {
         &self.folder
+    }
+
+    /// The id of the broker's process, for who wants to disturb it.
+    pub fn process_id(&self) -> Option<u32> {
+        self.process.get().copied()
     }
 
     fn wait_until_it_answers(&self, port: u16, exited: &OnceLock<String>) -> Result<(), Error> {
@@ -174,7 +188,7 @@ impl Drop for Local {
 
 /// Runs the server until it ends or `stop` is dropped. The thread outlives the child, because the kernel
 /// tells the child of its parent's death when the thread that made it ends.
-fn keep(mut server: Command, stop: &Receiver<()>, exited: &OnceLock<String>) {
+fn keep(mut server: Command, stop: &Receiver<()>, process: &OnceLock<u32>, exited: &OnceLock<String>) {
     let parent = std::process::id();
     server.process_group(0);
     // SAFETY: between fork and exec the closure makes two system calls and touches no memory of the parent.
@@ -196,6 +210,7 @@ fn keep(mut server: Command, stop: &Receiver<()>, exited: &OnceLock<String>) {
             return;
         }
     };
+    let _ = process.set(child.id());
     while let Err(RecvTimeoutError::Timeout) = stop.recv_timeout(Duration::from_millis(50)) {
         if let Ok(Some(status)) = child.try_wait() {
             let _ = exited.set(status.to_string());
