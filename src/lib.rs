@@ -10,6 +10,7 @@ pub mod backfill;
 pub mod bus;
 pub mod config;
 pub mod error;
+mod failpoint;
 pub mod model;
 pub mod registry;
 pub mod serve;

@@ -3,14 +3,20 @@
 //! librdkafka waits for the answer to a revocation, not for its callback. So the callback only notes the
 //! revocation; the worker sees it as [`Event::Revoked`], drains and commits at its own pace while it goes on
 //! polling, and then lets go. Heartbeats continue in librdkafka's own thread.
+//!
+//! All three ways of a group are spoken, by librdkafka's own properties: `cooperative-sticky` (the default) and the eager
+//! `partition.assignment.strategy`s, `group.protocol=consumer` (KIP-848), and with each a static member by
+//! `group.instance.id`.
 
 use super::kafka::{self, Context};
+use super::lease::{Lease, Leases};
 use super::{Error, Options};
+use crate::{ErrorClass, failpoint};
 use rdkafka::config::RDKafkaLogLevel;
 use rdkafka::consumer::{
     BaseConsumer, CommitMode, Consumer as _, ConsumerContext, ConsumerGroupMetadata, RebalanceProtocol,
 };
-use rdkafka::error::KafkaError;
+use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::{Message as _, OwnedMessage};
 use rdkafka::types::RDKafkaRespErr;
 use rdkafka::{ClientContext, Offset, TopicPartitionList};
@@ -21,12 +27,14 @@ use std::time::{Duration, Instant};
 
 /// How long a question to the cluster outside the stream may take.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
+/// How much may come during a wait before the partitions are paused.
+const SET_ASIDE_BYTES: usize = 8 << 20;
 
 /// What a poll brings.
 #[derive(Debug)]
 pub enum Event {
-    /// A record.
-    Message(Box<OwnedMessage>),
+    /// A record, and the right to publish what it becomes.
+    Message(Box<OwnedMessage>, Lease),
     /// All there is of this partition was delivered.
     EndOfPartition(i32),
     /// These partitions were added; they are being fetched already.
@@ -40,9 +48,18 @@ pub enum Event {
 /// A member of a group that consumes one topic.
 pub struct Consumer {
     client: BaseConsumer<GroupContext>,
+    options: Options,
     topic: String,
-    /// Events that arrived during [`Consumer::keep_alive`].
+    /// Partitions that are not to flow, whatever [`Consumer::resume`] says.
+    held: BTreeSet<i32>,
+    /// Events that arrived during [`Consumer::keep_alive`], and the error that ended them.
     set_aside: VecDeque<Event>,
+    set_aside_bytes: usize,
+    /// Partitions that were stopped because too much was set aside.
+    stopped: BTreeSet<i32>,
+    failed: Option<Error>,
+    /// The place in the group is gone.
+    expelled: bool,
     /// Partitions that were revoked and not let go yet: the group waits for them.
     owed: Vec<i32>,
     last_probe: Option<Instant>,
@@ -51,6 +68,7 @@ pub struct Consumer {
 #[derive(Default)]
 struct GroupContext {
     client: Context,
+    leases: Leases,
     events: Mutex<VecDeque<Event>>,
     paused: AtomicBool,
     closing: AtomicBool,
@@ -80,6 +98,7 @@ impl ConsumerContext for GroupContext {
     fn rebalance(&self, consumer: &BaseConsumer<Self>, event: RDKafkaRespErr, list: &mut TopicPartitionList) {
         let answered = match event {
             RDKafkaRespErr::RD_KAFKA_RESP_ERR__ASSIGN_PARTITIONS => {
+                self.leases.grant(&partitions(list));
                 let assigned = assign(consumer, list);
                 if assigned.is_ok() && self.paused.load(Ordering::Relaxed) {
                     // Back-pressure holds for new partitions too.
@@ -89,10 +108,17 @@ impl ConsumerContext for GroupContext {
                 assigned
             }
             RDKafkaRespErr::RD_KAFKA_RESP_ERR__REVOKE_PARTITIONS if !self.closing.load(Ordering::Relaxed) => {
-                self.note(Event::Revoked { partitions: partitions(list), lost: consumer.assignment_lost() });
+                let lost = consumer.assignment_lost();
+                if lost {
+                    self.leases.end(&partitions(list)); // before anybody has heard of it
+                }
+                self.note(Event::Revoked { partitions: partitions(list), lost });
                 Ok(())
             }
-            _ => unassign(consumer, list),
+            _ => {
+                self.leases.end(&partitions(list));
+                unassign(consumer, list)
+            }
         };
         if let Err(error) = answered {
             tracing::error!("a rebalance could not be answered: {error}");
@@ -122,40 +148,97 @@ impl Consumer {
     /// Joins the group.
     pub fn new(options: &Options, topic: &str) -> Result<Self, Error> {
         options.check()?;
-        let defaults = [
-            ("auto.offset.reset", "earliest"),
-            ("isolation.level", "read_committed"),
-            ("partition.assignment.strategy", "cooperative-sticky"),
-            ("session.timeout.ms", "10000"),
-            // What librdkafka fetches ahead of the worker, beside the worker's own window.
-            ("queued.max.messages.kbytes", "16384"),
-            ("fetch.message.max.bytes", "1048576"),
-            ("enable.auto.commit", "false"),
-            ("enable.auto.offset.store", "false"),
-            ("enable.partition.eof", "true"),
-            ("group.id", &options.group_id),
-        ];
-        let context = GroupContext { client: Context::new(options), ..GroupContext::default() };
-        let config = options.client(&defaults, &options.consumer);
-        let client: BaseConsumer<GroupContext> = kafka::create(config.create_with_context(context))?;
-        client.subscribe(&[topic]).map_err(|e| Error::kafka("subscribing", &e))?;
-        Ok(Self { client, topic: topic.to_owned(), set_aside: VecDeque::new(), owed: Vec::new(), last_probe: None })
+        Ok(Self {
+            client: join(options, topic)?,
+            options: options.clone(),
+            topic: topic.to_owned(),
+            held: BTreeSet::new(),
+            set_aside: VecDeque::new(),
+            set_aside_bytes: 0,
+            stopped: BTreeSet::new(),
+            failed: None,
+            expelled: false,
+            owed: Vec::new(),
+            last_probe: None,
+        })
+    }
+
+    /// Joins the group anew after [`Error::Membership`]. Everything assigned is gone, and what was read of it with it.
+    pub fn rejoin(&mut self) -> Result<(), Error> {
+        self.abandon();
+        let next = join(&self.options, &self.topic)?;
+        let paused = self.client.context().paused.load(Ordering::Relaxed);
+        next.context().paused.store(paused, Ordering::Relaxed);
+        self.client = next;
+        self.expelled = false;
+        Ok(())
+    }
+
+    /// Forgets all partitions: whoever has them next begins at the last commit.
+    fn abandon(&mut self) {
+        self.client.context().leases.end_all();
+        self.client.context().closing.store(true, Ordering::Relaxed);
+        // A revocation that nobody has answered would keep the group, and the end of this client, waiting.
+        while self.next_rebalance().is_some() {}
+        let owed = std::mem::take(&mut self.owed);
+        if !owed.is_empty()
+            && let Err(error) = self.let_go(&owed)
+        {
+            tracing::warn!("{error}");
+        }
+        self.set_aside.clear();
+        self.failed = None;
+        self.held.clear();
+        self.stopped.clear();
     }
 
     /// The next event, waiting for it at most `timeout`.
     pub fn poll(&mut self, timeout: Duration) -> Result<Option<Event>, Error> {
-        match self.set_aside.pop_front() {
-            Some(event) => Ok(Some(event)),
-            None => self.fetch(timeout),
+        while let Some(event) = self.set_aside.pop_front() {
+            match event {
+                Event::Message(_, lease) if lease.has_ended() => {}
+                event => return Ok(Some(event)),
+            }
+        }
+        if let Some(error) = self.failed.take() {
+            return Err(error);
+        }
+        self.set_aside_bytes = 0;
+        for partition in std::mem::take(&mut self.stopped) {
+            self.release_unless_held(partition)?;
+        }
+        self.fetch(timeout)
+    }
+
+    /// Stays a live member of the group during a wait. What arrives, an error too, is kept for the next
+    /// [`Consumer::poll`]; where that becomes much, the partition that it comes from is paused.
+    pub fn keep_alive(&mut self) {
+        while self.failed.is_none() {
+            match self.fetch(Duration::ZERO) {
+                Ok(Some(event)) => {
+                    self.failed = self.set_aside(event).err();
+                }
+                Ok(None) => return,
+                Err(error) => self.failed = Some(error),
+            }
         }
     }
 
-    /// Stays a live member of the group during a wait. What arrives is kept for the next [`Consumer::poll`].
-    pub fn keep_alive(&mut self) -> Result<(), Error> {
-        while let Some(event) = self.fetch(Duration::ZERO)? {
-            self.set_aside.push_back(event);
+    fn set_aside(&mut self, event: Event) -> Result<(), Error> {
+        if let Event::Message(message, _) = &event {
+            self.set_aside_bytes += message.payload().map_or(0, <[u8]>::len) + message.key().map_or(0, <[u8]>::len);
+            if self.set_aside_bytes > SET_ASIDE_BYTES && self.stopped.insert(message.partition()) {
+                let partition = self.alone(message.partition());
+                self.client.pause(&partition).map_err(|e| Error::kafka("pausing", &e))?;
+            }
         }
+        self.set_aside.push_back(event);
         Ok(())
+    }
+
+    /// Whether the place in the group is gone: nothing but [`Consumer::rejoin`] helps then.
+    pub fn is_expelled(&self) -> bool {
+        self.expelled
     }
 
     fn fetch(&mut self, timeout: Duration) -> Result<Option<Event>, Error> {
@@ -163,19 +246,50 @@ impl Consumer {
         if let Some(event) = self.next_rebalance() {
             return Ok(Some(event));
         }
+        if failpoint::value("consumer_stalls").is_some() {
+            std::thread::sleep(timeout);
+            return Ok(None);
+        }
         match self.client.poll(timeout) {
             None => Ok(self.next_rebalance()),
             Some(Ok(message)) => {
-                self.client.context().client.alive();
-                Ok(Some(Event::Message(Box::new(message.detach()))))
+                let context = self.client.context();
+                context.client.alive();
+                // What was fetched before its partition went is somebody else's.
+                let lease = context.leases.of(message.partition());
+                Ok(lease.map(|lease| Event::Message(Box::new(message.detach()), lease)))
             }
             Some(Err(KafkaError::PartitionEOF(partition))) => {
                 self.client.context().client.alive();
                 Ok(Some(Event::EndOfPartition(partition)))
             }
-            Some(Err(error @ KafkaError::MessageConsumptionFatal(_))) => Err(Error::kafka("consuming", &error)),
-            // Any other error is of the moment: librdkafka goes on by itself, the context has logged it.
-            Some(Err(_)) => Ok(self.next_rebalance()),
+            Some(Err(error @ KafkaError::MessageConsumptionFatal(_))) => Err(self.fatal(&error)),
+            // Any other error is of the moment: librdkafka goes on by itself.
+            Some(Err(error)) => {
+                self.client.context().client.note_consumption(&error);
+                Ok(self.next_rebalance())
+            }
+        }
+    }
+
+    /// What ends this client. A place in the group that is gone can be had again by another client.
+    fn fatal(&mut self, error: &KafkaError) -> Error {
+        use RDKafkaErrorCode::{FencedInstanceId, InvalidRequest, UnknownMemberId, UnreleasedInstanceId};
+        let (code, reason) = match self.client.client().fatal_error() {
+            Some((code, reason)) => (Some(code), reason),
+            None => (error.rdkafka_error_code(), error.to_string()),
+        };
+        match code {
+            // KIP-848: `max.poll.interval.ms` was exceeded; a static member came back before its time-out.
+            Some(InvalidRequest | UnknownMemberId | UnreleasedInstanceId) => {
+                self.expelled = true;
+                Error::Membership { reason }
+            }
+            Some(FencedInstanceId) => {
+                let instance_id = self.options.consumer_property("group.instance.id").unwrap_or_default().to_owned();
+                Error::FencedInstance { instance_id, reason }
+            }
+            _ => Error::Kafka { step: "consuming", reason, class: ErrorClass::Fatal },
         }
     }
 
@@ -213,14 +327,48 @@ impl Consumer {
     /// Lets the messages flow again.
     pub fn resume(&self) -> Result<(), Error> {
         self.client.context().paused.store(false, Ordering::Relaxed);
-        let assignment = self.assignment()?;
-        self.client.resume(&assignment).map_err(|e| Error::kafka("resuming", &e))
+        let mut flowing = TopicPartitionList::new();
+        for partition in partitions(&self.assignment()?).into_iter().filter(|partition| !self.held.contains(partition))
+        {
+            flowing.add_partition(&self.topic, partition);
+        }
+        self.client.resume(&flowing).map_err(|e| Error::kafka("resuming", &e))
+    }
+
+    /// Stops the flow of one partition until it is to be [`Consumer::release`]d, or is given up.
+    pub fn hold(&mut self, partition: i32) -> Result<(), Error> {
+        self.held.insert(partition);
+        self.set_aside.retain(|event| !matches!(event, Event::Message(message, _) if message.partition() == partition));
+        self.client.pause(&self.alone(partition)).map_err(|e| Error::kafka("pausing", &e))
+    }
+
+    /// Lets it flow with the others again.
+    pub fn release(&mut self, partition: i32) -> Result<(), Error> {
+        self.held.remove(&partition);
+        self.release_unless_held(partition)
+    }
+
+    fn release_unless_held(&self, partition: i32) -> Result<(), Error> {
+        let context = self.client.context();
+        let is_ours = context.leases.of(partition).is_some();
+        if !is_ours || self.held.contains(&partition) || context.paused.load(Ordering::Relaxed) {
+            return Ok(());
+        }
+        self.client.resume(&self.alone(partition)).map_err(|e| Error::kafka("resuming", &e))
+    }
+
+    fn alone(&self, partition: i32) -> TopicPartitionList {
+        let mut list = TopicPartitionList::new();
+        list.add_partition(&self.topic, partition);
+        list
     }
 
     /// Gives partitions up after [`Event::Revoked`].
     pub fn let_go(&mut self, partitions: &[i32]) -> Result<(), Error> {
+        self.client.context().leases.end(partitions);
         self.set_aside
-            .retain(|event| !matches!(event, Event::Message(message) if partitions.contains(&message.partition())));
+            .retain(|event| !matches!(event, Event::Message(message, _) if partitions.contains(&message.partition())));
+        self.held.retain(|partition| !partitions.contains(partition));
         self.owed.retain(|partition| !partitions.contains(partition));
         let mut list = TopicPartitionList::new();
         for &partition in partitions {
@@ -233,7 +381,7 @@ impl Consumer {
     /// before are dropped.
     pub fn seek(&mut self, offsets: &BTreeMap<i32, i64>) -> Result<(), Error> {
         self.set_aside
-            .retain(|event| !matches!(event, Event::Message(message) if offsets.contains_key(&message.partition())));
+            .retain(|event| !matches!(event, Event::Message(message, _) if offsets.contains_key(&message.partition())));
         let assigned: BTreeSet<i32> = partitions(&self.assignment()?).into_iter().collect();
         let list = self.list(offsets.iter().filter(|(partition, _)| assigned.contains(partition)))?;
         if list.count() == 0 {
@@ -294,14 +442,29 @@ impl Consumer {
 
     /// Leaves the group.
     pub fn close(mut self) {
-        self.client.context().closing.store(true, Ordering::Relaxed);
-        // A revocation that nobody has answered would keep the group, and the end of this client, waiting.
-        while self.next_rebalance().is_some() {}
-        let owed = std::mem::take(&mut self.owed);
-        if !owed.is_empty()
-            && let Err(error) = self.let_go(&owed)
-        {
-            tracing::warn!("{error}");
-        }
+        self.abandon();
     }
+}
+
+fn join(options: &Options, topic: &str) -> Result<BaseConsumer<GroupContext>, Error> {
+    let mut defaults = vec![
+        ("auto.offset.reset", "earliest"),
+        ("isolation.level", "read_committed"),
+        // What librdkafka fetches ahead of the worker, beside the worker's own window.
+        ("queued.max.messages.kbytes", "16384"),
+        ("fetch.message.max.bytes", "1048576"),
+        ("enable.auto.commit", "false"),
+        ("enable.auto.offset.store", "false"),
+        ("enable.partition.eof", "true"),
+        ("group.id", &options.group_id),
+    ];
+    // With KIP-848 the brokers decide these, and librdkafka refuses to be told.
+    if !options.consumer_property("group.protocol").is_some_and(|protocol| protocol.eq_ignore_ascii_case("consumer")) {
+        defaults.extend([("partition.assignment.strategy", "cooperative-sticky"), ("session.timeout.ms", "10000")]);
+    }
+    let context = GroupContext { client: Context::new(options), ..GroupContext::default() };
+    let config = options.client(&defaults, &options.consumer);
+    let client: BaseConsumer<GroupContext> = kafka::create(config.create_with_context(context))?;
+    client.subscribe(&[topic]).map_err(|e| Error::kafka("subscribing", &e))?;
+    Ok(client)
 }

@@ -28,6 +28,21 @@ pub enum Error {
     )]
     #[allow(missing_docs)]
     Fenced { step: &'static str, transactional_id: String, reason: String },
+    /// Another consumer with the same static membership has taken over.
+    #[error(
+        "fenced: another worker has joined the group with the group.instance.id {instance_id:?}; give each worker one of \
+         its own ({reason})"
+    )]
+    #[allow(missing_docs)]
+    FencedInstance { instance_id: String, reason: String },
+    /// The place in the group is gone; it can be had again by joining anew.
+    #[error("the place in the group is gone: {reason}")]
+    #[allow(missing_docs)]
+    Membership { reason: String },
+    /// What is about to be published comes from partitions that somebody else may have by now.
+    #[error("{step}: the partitions {partitions:?} were lost")]
+    #[allow(missing_docs)]
+    Lost { step: &'static str, partitions: Vec<i32> },
     /// The client cannot prove who it is; waiting does not help.
     #[error("the brokers at {servers} refuse this client: {reason}; check security.protocol, sasl.* and ssl.*")]
     #[allow(missing_docs)]
@@ -55,10 +70,12 @@ impl Error {
         match self {
             Self::Kafka { class, .. } => *class,
             Self::TooLarge { .. } => ErrorClass::Poison,
+            Self::Membership { .. } | Self::Lost { .. } => ErrorClass::Abort,
             Self::Options(_)
             | Self::Property { .. }
             | Self::GaveUp { .. }
             | Self::Fenced { .. }
+            | Self::FencedInstance { .. }
             | Self::Refused { .. }
             | Self::Unwritable { .. }
             | Self::NoTopic { .. }

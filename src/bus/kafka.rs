@@ -9,6 +9,7 @@ use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
 /// How to reach a cluster; the section `kafka` of the configuration.
 ///
@@ -50,6 +51,11 @@ impl Options {
     /// The transactional id in force.
     pub fn transactional_id(&self) -> String {
         self.transactional_id.clone().unwrap_or_else(|| format!("{}-{}", self.group_id, host_name()))
+    }
+
+    /// What consumers are told of a property by the user.
+    pub(crate) fn consumer_property(&self, name: &str) -> Option<&str> {
+        self.consumer.get(name).or_else(|| self.properties.get(name)).map(String::as_str)
     }
 
     /// Refuses what [`refused_property`] refuses.
@@ -111,6 +117,8 @@ pub struct Context {
 struct Trouble {
     refused: Option<String>,
     brokers_down: Option<String>,
+    /// Told again only when a minute is over.
+    consumption: Option<Instant>,
 }
 
 impl Context {
@@ -139,6 +147,16 @@ impl Context {
     /// A broker has answered.
     pub(crate) fn alive(&self) {
         self.trouble().brokers_down = None;
+    }
+
+    /// A partition cannot be consumed for the moment; told once a minute.
+    pub(crate) fn note_consumption(&self, error: &KafkaError) {
+        const TELL_INTERVAL: Duration = Duration::from_secs(60);
+        let told = &mut self.trouble().consumption;
+        if told.is_none_or(|told| told.elapsed() > TELL_INTERVAL) {
+            *told = Some(Instant::now());
+            tracing::warn!(target: "litflow::bus", "{error}; it is tried until it succeeds");
+        }
     }
 
     fn trouble(&self) -> MutexGuard<'_, Trouble> {

@@ -2,7 +2,7 @@
 //!
 //! [`codec`] turns values into bytes and back by the schemas in `schemas/`; [`records`] holds their Rust
 //! types. [`topics`] reads the topics from `topics/`, [`admin`] applies them to a cluster. [`consumer`] and
-//! [`producer`] are the worker's two ends; [`publisher`] and [`reader`] those of everybody else, [`exclusive`]
+//! [`producer`] are the worker's two ends, with a [`lease`] for each partition between them; [`publisher`] and [`reader`] those of everybody else, [`exclusive`]
 //! that of who changes what he has read. [`scan`] reads a topic from state to state, [`lag`] tells how far a group
 //! is behind. [`broker`] starts a broker of one's own. [`kafka`] holds the connection's options.
 
@@ -15,6 +15,7 @@ mod error;
 pub mod exclusive;
 pub mod kafka;
 pub mod lag;
+pub mod lease;
 pub mod producer;
 pub mod publisher;
 pub mod reader;

@@ -1,11 +1,15 @@
 //! The worker's producer: records and consumed offsets in one transaction, or, where a cluster has no
 //! transactions, first the records and then the offsets.
+//!
+//! Each record is sent under the [`Lease`] of the partition that it comes from. When one of them has ended, nothing
+//! more is sent under it, and the open transaction can only be aborted.
 
 use super::consumer::Consumer;
 use super::delivery::{DeliveryContext, enqueue};
 use super::kafka;
+use super::lease::Lease;
 use super::{Error, Options};
-use crate::ErrorClass;
+use crate::{ErrorClass, failpoint};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::OwnedHeaders;
 use rdkafka::metadata::Metadata;
@@ -87,6 +91,8 @@ pub struct Producer {
     message_max_bytes: usize,
     deadline: Deadline,
     open: bool,
+    /// Of all that was sent since the last commit, by partition.
+    leases: BTreeMap<i32, Lease>,
 }
 
 impl Producer {
@@ -105,7 +111,8 @@ impl Producer {
         let config = options.client(&defaults, &options.producer);
         let client = kafka::create(config.create_with_context(DeliveryContext::new(options)))?;
         let message_max_bytes = message_max_bytes(options);
-        let producer = Self { client, transactional_id, message_max_bytes, deadline, open: false };
+        let producer =
+            Self { client, transactional_id, message_max_bytes, deadline, open: false, leases: BTreeMap::new() };
         if producer.transactional_id.is_some() {
             producer.init_transactions()?;
         }
@@ -138,15 +145,20 @@ impl Producer {
         Ok(())
     }
 
-    /// Hands a record over. While the buffer is full the consumer is kept alive.
-    pub fn send(&mut self, record: &Outgoing, consumer: &mut Consumer) -> Result<(), Error> {
+    /// Hands a record over that comes from the lease's partition. While the buffer is full the consumer is kept alive.
+    pub fn send(&mut self, record: &Outgoing, lease: &Lease, consumer: &mut Consumer) -> Result<(), Error> {
+        // One that has ended stays, though its partition be ours again: the transaction is spoilt.
+        self.leases.entry(lease.partition()).or_insert_with(|| lease.clone());
         let mut last_poll = Instant::now();
         loop {
+            if lease.has_ended() {
+                return Err(Error::Lost { step: "sending a record", partitions: vec![lease.partition()] });
+            }
             let Err(code) = enqueue(&self.client, record, None) else { return Ok(()) };
             if code == RDKafkaErrorCode::QueueFull {
                 self.check_deadline("waiting for space in the producer's buffer")?;
                 std::thread::sleep(Duration::from_millis(1));
-                poll_now_and_then(&mut last_poll, consumer)?;
+                poll_now_and_then(&mut last_poll, consumer);
                 continue;
             }
             let error = KafkaError::MessageProduction(code);
@@ -173,42 +185,60 @@ impl Producer {
     pub fn commit(&mut self, offsets: &BTreeMap<i32, i64>, consumer: &mut Consumer) -> Result<(), Error> {
         self.wait_for_deliveries(consumer)?;
         let failed = self.client.context().take_failures()?;
+        failpoint::reach("before_offsets");
         if self.transactional_id.is_none() {
             if let Some(reason) = failed {
                 return Err(Error::Kafka { step: "delivering records", reason, class: ErrorClass::Abort });
             }
-            self.again(consumer, |consumer, _| match consumer.commit(offsets) {
+            self.again(consumer, |consumer, _| match self.check_leases().and_then(|()| consumer.commit(offsets)) {
                 Err(Error::Kafka { step, reason, class: ErrorClass::Fatal }) => {
                     Err(Error::Kafka { step, reason, class: ErrorClass::Abort })
                 }
                 other => other,
             })?;
-            self.open = false;
+            self.close();
             return Ok(());
         }
         let list = consumer.list(offsets)?;
         let metadata = consumer.group_metadata()?;
         self.again(consumer, |_, timeout| {
+            self.check_leases()?;
             let added = self.client.send_offsets_to_transaction(&list, &metadata, timeout);
             added.map_err(|e| self.transaction_error("adding offsets to the transaction", &e))
         })?;
+        self.check_leases()?;
+        failpoint::reach("before_commit");
+        // From here on the brokers decide: they have the offsets with the member's generation.
         self.again(consumer, |_, timeout| {
             let committed = self.client.commit_transaction(timeout);
             committed.map_err(|e| self.transaction_error("committing the transaction", &e))
         })?;
-        self.open = false;
+        self.close();
+        failpoint::reach("after_commit");
         Ok(())
+    }
+
+    /// The transaction is over.
+    fn close(&mut self) {
+        self.open = false;
+        self.leases.clear();
+    }
+
+    fn check_leases(&self) -> Result<(), Error> {
+        let ended = self.leases.values().filter(|lease| lease.has_ended());
+        let partitions: Vec<i32> = ended.map(Lease::partition).collect();
+        if partitions.is_empty() { Ok(()) } else { Err(Error::Lost { step: "committing", partitions }) }
     }
 
     /// Drops the open transaction.
     pub fn abort(&mut self, consumer: &mut Consumer) -> Result<(), Error> {
-        let open = std::mem::take(&mut self.open);
-        if open && self.transactional_id.is_some() {
+        if self.open && self.transactional_id.is_some() {
             self.again(consumer, |_, timeout| {
                 let aborted = self.client.abort_transaction(timeout);
                 aborted.map_err(|e| self.transaction_error("aborting the transaction", &e))
             })?;
         }
+        self.close();
         self.client.context().take_failures().map(|_| ())
     }
 
@@ -220,7 +250,7 @@ impl Producer {
             self.client.context().client.check()?;
             self.check_deadline("waiting for acknowledgements")?;
             std::thread::sleep(Duration::from_micros(500));
-            poll_now_and_then(&mut last_poll, consumer)?;
+            poll_now_and_then(&mut last_poll, consumer);
         }
         Ok(())
     }
@@ -237,7 +267,7 @@ impl Producer {
             let timeout = left.map_or(CALL_TIMEOUT, |left| left.clamp(SHORT_CALL_TIMEOUT, CALL_TIMEOUT));
             let Err(error) = call(consumer, timeout) else { return Ok(()) };
             self.before_another_try(error, self.is_over(), &mut told)?;
-            consumer.keep_alive()?;
+            consumer.keep_alive();
         }
     }
 
@@ -299,10 +329,9 @@ pub fn message_max_bytes(options: &Options) -> usize {
     set.and_then(|bytes| bytes.parse().ok()).unwrap_or(MESSAGE_MAX_BYTES.0)
 }
 
-fn poll_now_and_then(last_poll: &mut Instant, consumer: &mut Consumer) -> Result<(), Error> {
+fn poll_now_and_then(last_poll: &mut Instant, consumer: &mut Consumer) {
     if last_poll.elapsed() > KEEP_ALIVE_INTERVAL {
         *last_poll = Instant::now();
-        consumer.keep_alive()?;
+        consumer.keep_alive();
     }
-    Ok(())
 }

@@ -73,7 +73,9 @@ fn code(error: &anyhow::Error) -> u8 {
         if let Some(error) = bus_error(cause) {
             return match error {
                 bus::Error::Options(_) | bus::Error::Property { .. } => CONFIGURATION,
-                bus::Error::Fenced { .. } | bus::Error::Kafka { class: ErrorClass::Fatal, .. } => FATAL_BROKER,
+                bus::Error::Fenced { .. }
+                | bus::Error::FencedInstance { .. }
+                | bus::Error::Kafka { class: ErrorClass::Fatal, .. } => FATAL_BROKER,
                 _ => FAILED,
             };
         }

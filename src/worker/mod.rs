@@ -2,13 +2,14 @@
 //!
 //! [`Worker::run`] consumes `articles`, has many of them tagged at a time, and publishes what they become
 //! together with the offsets, hundreds of articles a transaction. What cannot be processed goes to the dead
-//! letters in the same transaction; if those cannot be written, the worker stops rather than skip.
+//! letters in the same transaction; if those cannot be written, the partition stands still rather than skip.
 //! `process` turns one record into records, `order` has the oldest tagged first, `window` holds what is being worked
-//! on, `stream` is the loop.
+//! on, `transaction` what is on its way to one commit, `halts` what stands still, `stream` is the loop.
 
 mod background;
 pub mod dead_letter;
 mod ends;
+mod halts;
 mod order;
 mod outputs;
 pub(crate) mod process;
@@ -19,8 +20,10 @@ mod shutdown;
 mod status;
 mod stream;
 mod transaction;
+mod watchdog;
 mod window;
 
+pub use halts::Halt;
 pub use outputs::Outputs;
 pub use status::{Snapshot, State, Status};
 
@@ -38,6 +41,7 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::runtime::Handle;
 use tokio::sync::watch;
+use watchdog::Watchdog;
 
 /// The section `worker` of the configuration.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -62,6 +66,8 @@ pub struct Options {
     /// How long articles on their way may take when the worker ends or loses partitions; what is not done by
     /// then is left to the next owner.
     pub drain_timeout_ms: u64,
+    /// A worker that commits nothing for so long though articles wait is told of as stalled; 0: never.
+    pub stall_timeout_ms: u64,
 }
 
 impl Default for Options {
@@ -76,6 +82,7 @@ impl Default for Options {
             article_max_bytes: 16 << 20,
             output_max_bytes: 64 << 20,
             drain_timeout_ms: 10_000,
+            stall_timeout_ms: 300_000,
         }
     }
 }
@@ -105,6 +112,10 @@ impl Options {
     fn drain_timeout(&self) -> Duration {
         Duration::from_millis(self.drain_timeout_ms)
     }
+
+    fn stall_timeout(&self) -> Option<Duration> {
+        (self.stall_timeout_ms > 0).then(|| Duration::from_millis(self.stall_timeout_ms))
+    }
 }
 
 /// When a worker is to end.
@@ -121,7 +132,7 @@ pub enum Stop {
 }
 
 /// What a worker did, as far as it was committed.
-#[derive(Debug, Clone, Default, PartialEq, Serialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Summary {
     /// Articles worked up: tagged, deleted or refused.
     pub articles: u64,
@@ -141,6 +152,8 @@ pub struct Summary {
     pub left: u64,
     /// Transactions committed.
     pub transactions: u64,
+    /// Transactions that failed and were done again.
+    pub aborted: u64,
     /// From the first article to the last commit.
     pub seconds: f64,
 }
@@ -157,13 +170,14 @@ pub enum Error {
     /// The tagger has stopped.
     #[error(transparent)]
     Tagger(tagger::Error),
-    /// A dead letter cannot be written; to go on would be to lose it.
-    #[error("{topic}-{partition}@{offset} was refused ({reason}) and its dead letter cannot be written: {cause}")]
+    /// Dead letters cannot be written; to go on with their partitions would be to lose them.
+    #[error("the dead letters of the partitions {partitions:?} cannot be written: {cause}")]
     #[allow(missing_docs)]
-    DeadLetter { topic: String, partition: i32, offset: i64, reason: &'static str, cause: Box<bus::Error> },
-    /// Partitions that an open transaction is about belong to somebody else now.
-    #[error("the partitions {0:?} were lost")]
-    Lost(Vec<i32>),
+    DeadLetter { partitions: Vec<i32>, cause: bus::Error },
+    /// All is done but for partitions that stand still.
+    #[error("{topic}-{partition}@{offset} was refused ({reason}) and its dead letter cannot be written: {error}")]
+    #[allow(missing_docs)]
+    Halted { topic: &'static str, partition: i32, offset: i64, reason: &'static str, error: String },
 }
 
 impl Error {
@@ -171,8 +185,8 @@ impl Error {
     pub fn class(&self) -> ErrorClass {
         match self {
             Self::Bus(error) => error.class(),
-            Self::Lost(_) => ErrorClass::Abort,
-            Self::Options(_) | Self::Tagger(_) | Self::DeadLetter { .. } => ErrorClass::Fatal,
+            Self::DeadLetter { .. } => ErrorClass::Abort,
+            Self::Options(_) | Self::Tagger(_) | Self::Halted { .. } => ErrorClass::Fatal,
         }
     }
 }
@@ -228,12 +242,15 @@ impl Worker {
     pub fn run(self, stop: watch::Receiver<Stop>) -> Result<Summary, Error> {
         let status = self.status.clone();
         let shutdown = Shutdown::new(stop, self.options.drain_timeout());
+        let watchdog = Watchdog::start(&self.options, &self.kafka, self.status.clone())
+            .map_err(|e| Error::Options(format!("no thread can be started to watch the worker: {e}")))?;
         let result = match self.start(&shutdown) {
             Ok(stream) => stream.run(&shutdown),
             // Nothing has been consumed, so this end is an orderly one.
             Err(Error::Bus(bus::Error::GaveUp { .. })) if shutdown.has_begun() => Ok(Summary::default()),
             Err(error) => Err(error),
         };
+        drop(watchdog);
         status.round(|snapshot| match &result {
             Ok(_) => snapshot.state = State::Complete,
             Err(error) => {

@@ -1,5 +1,6 @@
 //! What a running worker says about itself to those who watch it.
 
+use super::halts::Halt;
 use serde::Serialize;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -39,6 +40,10 @@ pub struct Snapshot {
     pub articles: u64,
     /// Dead letters among them.
     pub dead_letters: u64,
+    /// Partitions that stand still because their dead letters cannot be written.
+    pub halted: Vec<Halt>,
+    /// Why it seems to get nothing though there is something to get.
+    pub stalled: Option<String>,
     /// Why no broker can be reached at the moment.
     pub brokers_down: Option<String>,
     /// The error that it ended with.
@@ -54,6 +59,9 @@ pub struct Status {
 #[derive(Debug, Default)]
 struct Inner {
     snapshot: Snapshot,
+    assigned: Vec<i32>,
+    /// Grows with each commit, and with each change of the assignment.
+    progress: u64,
     last_round: Option<Instant>,
 }
 
@@ -66,13 +74,14 @@ impl Status {
     /// Whether the worker works at all: where not, it should be restarted.
     pub fn live(&self) -> bool {
         let inner = self.lock();
-        inner.snapshot.state != State::Failed && inner.last_round.is_none_or(|round| round.elapsed() < STALLED)
+        let comes_round = inner.last_round.is_none_or(|round| round.elapsed() < STALLED);
+        inner.snapshot.state != State::Failed && comes_round && inner.snapshot.stalled.is_none()
     }
 
-    /// Whether it does its work: it has joined the group and reaches the brokers.
+    /// Whether it does its work: it has joined the group, reaches the brokers, and no partition stands still.
     pub fn ready(&self) -> bool {
-        let inner = self.lock();
-        inner.snapshot.state == State::Consuming && inner.snapshot.joined && inner.snapshot.brokers_down.is_none()
+        let Snapshot { state, joined, brokers_down, halted, .. } = &self.lock().snapshot;
+        *state == State::Consuming && *joined && brokers_down.is_none() && halted.is_empty()
     }
 
     /// The worker has come round its loop.
@@ -80,6 +89,31 @@ impl Status {
         let mut inner = self.lock();
         inner.last_round = Some(Instant::now());
         update(&mut inner.snapshot);
+    }
+
+    /// What was assigned has changed.
+    pub(super) fn assign(&self, partitions: impl IntoIterator<Item = i32>) {
+        let mut inner = self.lock();
+        inner.assigned = partitions.into_iter().collect();
+        inner.snapshot.partitions = inner.assigned.len();
+        inner.progress += 1;
+    }
+
+    /// Something was committed.
+    pub(super) fn advance(&self) {
+        self.lock().progress += 1;
+    }
+
+    pub(super) fn assigned(&self) -> Vec<i32> {
+        self.lock().assigned.clone()
+    }
+
+    pub(super) fn progress(&self) -> u64 {
+        self.lock().progress
+    }
+
+    pub(super) fn stalled(&self, reason: Option<String>) {
+        self.lock().snapshot.stalled = reason;
     }
 
     fn lock(&self) -> MutexGuard<'_, Inner> {

@@ -3,8 +3,11 @@
 //! Everything here happens on one thread. Articles are tagged elsewhere; their results wait in the window
 //! until it is their partition's turn. While a commit is waited for, tagging goes on.
 
+mod recovery;
+
 use super::dead_letter::{Refusal, Stage};
 use super::ends::Ends;
+use super::halts::{Halt, Halts};
 use super::order::Order;
 use super::process::{Failure, Limits, prepare, tag};
 use super::shutdown::Shutdown;
@@ -12,16 +15,17 @@ use super::status::{State, Status};
 use super::transaction::Transaction;
 use super::window::{Completion, Finished, Window};
 use super::{Error, Options, Stop, Summary};
-use crate::ErrorClass;
-use crate::bus;
 use crate::bus::consumer::{Consumer, Event};
+use crate::bus::lease::Lease;
 use crate::bus::producer::Producer;
+use crate::bus::{self, topics};
 use crate::tagger::Tag;
+use crate::{ErrorClass, failpoint};
 use crossbeam_channel::{Receiver, Sender, unbounded};
 use futures::FutureExt as _;
 use futures::future::Abortable;
 use rdkafka::message::{Message as _, OwnedMessage};
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -33,8 +37,6 @@ const IDLE_POLL: Duration = Duration::from_millis(50);
 const BUSY_POLL: Duration = Duration::from_millis(2);
 /// Messages taken in one round, so that results and the clock get their turn.
 const MESSAGES_A_ROUND: usize = 500;
-/// The longest pause after a transaction that failed again and again.
-const LONGEST_PAUSE: Duration = Duration::from_secs(5);
 
 pub(super) struct Stream {
     options: Options,
@@ -55,6 +57,9 @@ pub(super) struct Stream {
     completed: Receiver<Completion>,
     completions: Sender<Completion>,
     transaction: Transaction,
+    /// Where partitions are to be read again since a transaction has failed.
+    rewind: BTreeMap<i32, (i64, Lease)>,
+    halts: Halts,
     /// Transactions that failed in a row.
     setbacks: u32,
     ends: Ends,
@@ -103,6 +108,8 @@ impl Stream {
             completed,
             completions,
             transaction: Transaction::default(),
+            rewind: BTreeMap::new(),
+            halts: Halts::default(),
             setbacks: 0,
             ends: Ends::default(),
             first_article: None,
@@ -127,13 +134,15 @@ impl Stream {
 
     fn work(&mut self, shutdown: &Shutdown) -> Result<(), Error> {
         loop {
-            match self.round(shutdown) {
-                Ok(true) => return Ok(()),
-                Ok(false) => {}
-                Err(error) if matches!(error.class(), ErrorClass::Abort | ErrorClass::Retriable) => {
-                    self.start_over(&error)?;
+            let mut result = self.round(shutdown);
+            while let Err(error) = result {
+                if !matches!(error.class(), ErrorClass::Abort | ErrorClass::Retriable) {
+                    return Err(error);
                 }
-                Err(error) => return Err(error),
+                result = self.start_over(error).map(|()| false);
+            }
+            if let Ok(true) = result {
+                return Ok(());
             }
         }
     }
@@ -145,6 +154,7 @@ impl Stream {
             self.phase = Phase::Draining { deadline };
             self.consumer.pause()?;
         }
+        self.retry_halted()?;
         self.consume()?;
         self.collect()?;
         if self.transaction.is_due(&self.options) {
@@ -182,13 +192,17 @@ impl Stream {
             let Some(event) = self.consumer.poll(wait)? else { return Ok(()) };
             wait = Duration::ZERO;
             match event {
-                Event::Message(message) => self.hand_out(*message),
+                Event::Message(message, lease) => self.hand_out(*message, lease),
                 Event::EndOfPartition(partition) => {
                     self.ends.found(partition);
                 }
                 Event::Assigned(partitions) => {
                     tracing::info!(?partitions, "assigned");
+                    for &partition in partitions.iter().filter(|partition| self.halts.holds(**partition)) {
+                        self.consumer.hold(partition)?;
+                    }
                     self.assigned.extend(partitions);
+                    self.status.assign(self.assigned.iter().copied());
                     self.status.round(|snapshot| snapshot.joined = true);
                 }
                 Event::Revoked { partitions, lost } => self.revoke(partitions, lost)?,
@@ -201,7 +215,8 @@ impl Stream {
     }
 
     /// Has a message worked on, unless its partition is to be given up: then the next owner reads it.
-    fn hand_out(&mut self, message: OwnedMessage) {
+    fn hand_out(&mut self, message: OwnedMessage, lease: Lease) {
+        failpoint::reach("after_poll");
         let partition = message.partition();
         let is_leaving = self.revoking.as_ref().is_some_and(|revoking| revoking.partitions.contains(&partition));
         if is_leaving || matches!(self.phase, Phase::Draining { .. }) {
@@ -210,7 +225,7 @@ impl Stream {
         self.first_article.get_or_insert_with(Instant::now);
         self.ends.read_to(partition, message.offset() + 1);
         let message = Arc::new(message);
-        let (ticket, registration) = self.window.enter(message.clone());
+        let (ticket, registration) = self.window.enter(message.clone(), lease);
         let (tagger, limits, completions) = (self.tagger.clone(), self.limits.clone(), self.completions.clone());
         let turn = self.order.next();
         let work = async move {
@@ -248,51 +263,47 @@ impl Stream {
         Ok(())
     }
 
-    fn publish(&mut self, Finished { message, result }: Finished) -> Result<(), Error> {
+    fn publish(&mut self, Finished { message, lease, result }: Finished) -> Result<(), Error> {
+        failpoint::reach("after_inference");
         let (partition, offset) = (message.partition(), message.offset());
+        let alone = self.halts.any() && matches!(result, Err(Failure::Refused(_)));
+        if alone {
+            self.commit()?;
+        }
         self.transaction.since.get_or_insert_with(Instant::now);
         // Before anything is sent: if that fails, this article is to be read again.
-        self.transaction.first.entry(partition).or_insert(offset);
+        self.transaction.first.entry(partition).or_insert((offset, lease.clone()));
         self.producer.begin()?;
         match result {
             Ok(output) => {
                 for record in &output.records {
-                    self.producer.send(record, &mut self.consumer)?;
+                    self.producer.send(record, &lease, &mut self.consumer)?;
                     self.transaction.bytes += record.bytes();
                 }
                 self.transaction.counts.add(&output.counts);
             }
-            Err(Failure::Refused(refusal)) => {
-                let letter = refusal.dead_letter(&message);
-                tracing::warn!(
-                    topic = message.topic(),
-                    partition,
-                    offset,
-                    stage = refusal.stage.name(),
-                    reason = refusal.reason,
-                    "dead letter: {}",
-                    refusal.error
-                );
-                self.transaction.bytes += letter.bytes();
-                self.producer.send(&letter, &mut self.consumer).map_err(|cause| match cause.class() {
-                    ErrorClass::Poison | ErrorClass::Fatal if !matches!(cause, bus::Error::GaveUp { .. }) => {
-                        Error::DeadLetter {
-                            topic: message.topic().to_owned(),
-                            partition,
-                            offset,
-                            reason: refusal.reason,
-                            cause: Box::new(cause),
-                        }
-                    }
-                    _ => Error::Bus(cause),
-                })?;
-                *self.transaction.refused.entry(refusal.reason).or_default() += 1;
-            }
+            Err(Failure::Refused(refusal)) => self.refuse(&refusal, &message, &lease)?,
             Err(Failure::Stopped(error)) => return Err(Error::Tagger(error)),
         }
+        failpoint::reach("after_produce");
         self.transaction.articles += 1;
         self.transaction.next.insert(partition, offset + 1);
-        Ok(())
+        if alone { self.commit() } else { Ok(()) }
+    }
+
+    /// Sends the dead letter.
+    fn refuse(&mut self, refusal: &Refusal, message: &OwnedMessage, lease: &Lease) -> Result<(), Error> {
+        let (partition, offset, reason) = (message.partition(), message.offset(), refusal.reason);
+        let stage = refusal.stage.name();
+        tracing::warn!(topic = message.topic(), partition, offset, stage, reason, "dead letter: {}", refusal.error);
+        let letter = refusal.dead_letter(message);
+        self.transaction.letters.entry(partition).or_insert((offset, reason));
+        self.transaction.bytes += letter.bytes();
+        *self.transaction.refused.entry(reason).or_default() += 1;
+        self.producer.send(&letter, lease, &mut self.consumer).map_err(|cause| match cause {
+            bus::Error::TooLarge { .. } => Error::DeadLetter { partitions: vec![partition], cause },
+            cause => Error::Bus(cause),
+        })
     }
 
     fn commit(&mut self) -> Result<(), Error> {
@@ -300,9 +311,22 @@ impl Stream {
             return Ok(());
         }
         let began = Instant::now();
-        self.producer.commit(&self.transaction.next, &mut self.consumer)?;
+        self.producer.commit(&self.transaction.next, &mut self.consumer).map_err(|cause| match &cause {
+            bus::Error::Unwritable { topic, .. } | bus::Error::NoTopic { topic, .. }
+                if topic == topics::DEAD_LETTERS =>
+            {
+                Error::DeadLetter { partitions: self.transaction.letters.keys().copied().collect(), cause }
+            }
+            _ => Error::Bus(cause),
+        })?;
         let committed = std::mem::take(&mut self.transaction);
         self.setbacks = 0;
+        for (&partition, &next) in &committed.next {
+            if self.halts.committed(partition, next) {
+                tracing::info!(partition, "the dead letter was written: the partition goes on");
+            }
+        }
+        self.status.advance();
         committed.emit(began.elapsed());
         self.summary.articles += committed.articles as u64;
         self.summary.tagged += committed.counts.tagged;
@@ -318,23 +342,10 @@ impl Stream {
         Ok(())
     }
 
-    /// Aborts the transaction and goes back to the last commit.
-    fn start_over(&mut self, error: &Error) -> Result<(), Error> {
-        tracing::warn!(articles = self.transaction.articles, "the transaction failed and is done again: {error}");
-        metrics::counter!("litflow_worker_transactions_total", "result" => "aborted").increment(1);
-        self.producer.abort(&mut self.consumer)?;
-        let mut rewind = self.window.clear();
-        rewind.extend(std::mem::take(&mut self.transaction).first);
-        for (partition, offset) in &rewind {
-            self.ends.read_to(*partition, *offset);
-        }
-        self.consumer.seek(&rewind)?;
-        let pause = Duration::from_millis(10 << self.setbacks.min(10)).min(LONGEST_PAUSE);
-        self.setbacks += 1;
-        let resume = Instant::now() + pause;
-        while let Some(left) = resume.checked_duration_since(Instant::now()) {
-            std::thread::sleep(left.min(IDLE_POLL));
-            self.consumer.keep_alive()?;
+    /// Has another try at partitions that stand still.
+    fn retry_halted(&mut self) -> Result<(), Error> {
+        for partition in self.halts.take_due() {
+            self.consumer.release(partition)?;
         }
         Ok(())
     }
@@ -351,7 +362,7 @@ impl Stream {
         self.forget(&partitions);
         self.revoking = None;
         self.consumer.let_go(&partitions)?;
-        if in_transaction { Err(Error::Lost(partitions)) } else { Ok(()) }
+        if in_transaction { Err(bus::Error::Lost { step: "rebalancing", partitions }.into()) } else { Ok(()) }
     }
 
     /// Gives revoked partitions up as soon as what was on its way is committed, or the time for it is over.
@@ -376,7 +387,9 @@ impl Stream {
             self.window.drop_partition(*partition);
             self.assigned.remove(partition);
             self.ends.forget(*partition);
+            self.halts.forget(*partition);
         }
+        self.status.assign(self.assigned.iter().copied());
     }
 
     fn is_full(&self) -> bool {
@@ -405,12 +418,19 @@ impl Stream {
         if self.window.articles() > 0 || self.assigned.is_empty() || self.revoking.is_some() {
             return Ok(false);
         }
-        for &partition in &self.assigned {
+        for &partition in self.assigned.iter().filter(|partition| !self.halts.holds(**partition)) {
             if !self.ends.is_reached(partition, &mut self.consumer)? {
                 return Ok(false);
             }
         }
-        Ok(true)
+        let halted = self.halts.held().next().cloned();
+        match halted {
+            None => Ok(true),
+            Some(Halt { partition, offset, reason, error, .. }) => {
+                self.commit()?;
+                Err(Error::Halted { topic: topics::ARTICLES, partition, offset, reason, error })
+            }
+        }
     }
 
     fn report(&mut self) {
@@ -420,9 +440,11 @@ impl Stream {
         metrics::gauge!("litflow_worker_in_flight_articles").set(in_flight as f64);
         metrics::gauge!("litflow_worker_in_flight_bytes").set(self.window.bytes() as f64);
         metrics::gauge!("litflow_worker_assigned_partitions").set(self.assigned.len() as f64);
+        let halted: Vec<Halt> = self.halts.held().cloned().collect();
+        metrics::gauge!("litflow_worker_halted_partitions").set(halted.len() as f64);
         self.status.round(|snapshot| {
             snapshot.state = state;
-            snapshot.partitions = self.assigned.len();
+            snapshot.halted = halted;
             snapshot.in_flight = in_flight;
             snapshot.articles = self.summary.articles;
             snapshot.dead_letters = self.summary.dead_letters;

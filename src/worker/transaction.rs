@@ -2,6 +2,7 @@
 
 use super::Options;
 use super::process::Counts;
+use crate::bus::lease::Lease;
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
@@ -14,14 +15,16 @@ pub(super) struct Transaction {
     pub articles: usize,
     /// Bytes of its records.
     pub bytes: usize,
-    /// Where to begin again if it fails: partition to offset.
-    pub first: BTreeMap<i32, i64>,
+    /// Where to begin again if it fails: partition to offset, as long as the lease holds.
+    pub first: BTreeMap<i32, (i64, Lease)>,
     /// What it commits: partition to the next offset.
     pub next: BTreeMap<i32, i64>,
     /// What the articles have become.
     pub counts: Counts,
     /// Dead letters, by reason.
     pub refused: BTreeMap<&'static str, u64>,
+    /// The first dead letter of each partition: offset and reason.
+    pub letters: BTreeMap<i32, (i64, &'static str)>,
 }
 
 impl Transaction {

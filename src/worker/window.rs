@@ -1,6 +1,7 @@
 //! The articles that are being worked on: tagged in any order, taken out in the order of their partitions.
 
 use super::process::{Failure, Output};
+use crate::bus::lease::Lease;
 use futures::future::{AbortHandle, AbortRegistration};
 use rdkafka::message::{Message as _, OwnedMessage};
 use std::collections::{BTreeMap, VecDeque};
@@ -17,11 +18,13 @@ pub(super) struct Completion {
 /// An article whose work is done.
 pub(super) struct Finished {
     pub message: Arc<OwnedMessage>,
+    pub lease: Lease,
     pub result: Result<Output, Failure>,
 }
 
 struct Entry {
     message: Arc<OwnedMessage>,
+    lease: Lease,
     result: Option<Result<Output, Failure>>,
     ticket: u64,
     bytes: usize,
@@ -46,7 +49,7 @@ pub(super) struct Window {
 
 impl Window {
     /// Takes an article in. Its ticket is never given out again; its task is to be aborted by the registration.
-    pub fn enter(&mut self, message: Arc<OwnedMessage>) -> (u64, AbortRegistration) {
+    pub fn enter(&mut self, message: Arc<OwnedMessage>, lease: Lease) -> (u64, AbortRegistration) {
         let ticket = self.next_ticket;
         self.next_ticket += 1;
         let bytes = message.payload().map_or(0, <[u8]>::len) + message.key().map_or(0, <[u8]>::len);
@@ -55,7 +58,7 @@ impl Window {
         let partition = self.partitions.entry(message.partition()).or_default();
         debug_assert!(partition.back().is_none_or(|last| last.message.offset() < message.offset()));
         let (task, registration) = AbortHandle::new_pair();
-        partition.push_back(Entry { message, result: None, ticket, bytes, task });
+        partition.push_back(Entry { message, lease, result: None, ticket, bytes, task });
         (ticket, registration)
     }
 
@@ -74,7 +77,7 @@ impl Window {
             let entry = queue.pop_front()?;
             self.articles -= 1;
             self.bytes -= entry.bytes;
-            return Some(Finished { message: entry.message.clone(), result });
+            return Some(Finished { message: entry.message.clone(), lease: entry.lease.clone(), result });
         }
         None
     }
@@ -88,11 +91,11 @@ impl Window {
     }
 
     /// Drops everything; the first offset of each partition is where to begin again.
-    pub fn clear(&mut self) -> BTreeMap<i32, i64> {
+    pub fn clear(&mut self) -> BTreeMap<i32, (i64, Lease)> {
         self.articles = 0;
         self.bytes = 0;
         let partitions = std::mem::take(&mut self.partitions);
-        let first = |queue: VecDeque<Entry>| queue.front().map(|entry| entry.message.offset());
+        let first = |queue: VecDeque<Entry>| queue.front().map(|entry| (entry.message.offset(), entry.lease.clone()));
         partitions.into_iter().filter_map(|(partition, queue)| Some((partition, first(queue)?))).collect()
     }
 
@@ -115,11 +118,22 @@ impl Window {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::bus::lease::Leases;
     use rdkafka::Timestamp;
 
     fn message(partition: i32, offset: i64) -> Arc<OwnedMessage> {
         let payload = Some(vec![0; 10]);
         Arc::new(OwnedMessage::new(payload, None, "articles".into(), Timestamp::NotAvailable, partition, offset, None))
+    }
+
+    fn lease(partition: i32) -> Lease {
+        let leases = Leases::default();
+        leases.grant(&[partition]);
+        leases.of(partition).unwrap()
+    }
+
+    fn enter(window: &mut Window, partition: i32, offset: i64) -> u64 {
+        window.enter(message(partition, offset), lease(partition)).0
     }
 
     fn done(partition: i32, ticket: u64) -> Completion {
@@ -129,8 +143,8 @@ mod tests {
     #[test]
     fn leaves_in_the_order_of_the_partition_whatever_finishes_first() {
         let mut window = Window::default();
-        let tickets: Vec<u64> = (0..3).map(|offset| window.enter(message(0, offset)).0).collect();
-        let (other, _) = window.enter(message(1, 7));
+        let tickets: Vec<u64> = (0..3).map(|offset| enter(&mut window, 0, offset)).collect();
+        let other = enter(&mut window, 1, 7);
         window.complete(done(0, tickets[2]));
         window.complete(done(0, tickets[1]));
         assert!(window.take_finished().is_none());
@@ -145,15 +159,16 @@ mod tests {
     #[test]
     fn results_of_dropped_articles_do_not_count_for_their_repetition() {
         let mut window = Window::default();
-        let (old, _) = window.enter(message(0, 5));
-        window.enter(message(1, 9));
-        assert_eq!(window.clear(), BTreeMap::from([(0, 5), (1, 9)]));
-        let (new, _) = window.enter(message(0, 5));
+        let old = enter(&mut window, 0, 5);
+        enter(&mut window, 1, 9);
+        let first = window.clear().into_iter().map(|(partition, (offset, _))| (partition, offset));
+        assert_eq!(first.collect::<Vec<_>>(), [(0, 5), (1, 9)]);
+        let new = enter(&mut window, 0, 5);
         window.complete(done(0, old));
         assert!(window.take_finished().is_none());
         window.complete(done(0, new));
         assert!(window.take_finished().is_some());
-        window.enter(message(2, 0));
+        enter(&mut window, 2, 0);
         window.drop_partition(2);
         assert_eq!((window.articles(), window.bytes(), window.has(2)), (0, 0, false));
     }

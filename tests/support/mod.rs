@@ -2,17 +2,23 @@
 
 #![allow(dead_code)] // each test binary uses its part
 
+pub mod child;
 pub mod http;
+pub mod nodes;
 pub mod versions;
 
 use litflow::article::{ArticleEvent, ArticleIds, Op, Passage, Section};
 use litflow::bus::admin::Admin;
 use litflow::bus::broker::{Local, LocalOptions};
 use litflow::bus::publisher::Publisher;
-use litflow::bus::reader::{Entry, From, Reader, Value};
+pub use litflow::bus::reader::Value;
+use litflow::bus::reader::{Entry, From, Reader};
 use litflow::bus::{Options, topics};
 use litflow::tagger::{Dictionary, Tag};
 use litflow::worker::{self, Stop, Summary, Worker};
+use rdkafka::ClientConfig;
+use rdkafka::admin::{AdminClient, AdminOptions};
+use rdkafka::client::DefaultClientContext;
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::Write as _;
 use std::process::{Command, Stdio};
@@ -98,9 +104,25 @@ impl Cluster {
     }
 
     pub fn worker(&self, name: &str, options: &worker::Options) -> Worker {
-        let tagger = Arc::new(dictionary());
+        self.worker_at(&self.options(name), options)
+    }
+
+    /// One that reaches the cluster in its own way.
+    pub fn worker_at(&self, kafka: &Options, options: &worker::Options) -> Worker {
         let handle = self.runtime.handle().clone();
-        Worker::build(options, &self.options(name), &Default::default(), tagger, handle).unwrap()
+        Worker::build(options, kafka, &Default::default(), Arc::new(dictionary()), handle).unwrap()
+    }
+
+    /// Deletes a topic, and returns when the cluster has forgotten it.
+    pub fn delete_topic(&self, topic: &str) {
+        let mut config = ClientConfig::new();
+        config.set("bootstrap.servers", self.broker.bootstrap_servers());
+        let admin: AdminClient<DefaultClientContext> = config.create().unwrap();
+        self.runtime.block_on(admin.delete_topics(&[topic], &AdminOptions::new())).unwrap()[0].as_ref().unwrap();
+        wait_until("the topic is gone", || {
+            let metadata = admin.inner().fetch_metadata(None, DEADLINE).unwrap();
+            metadata.topics().iter().all(|found| found.name() != topic)
+        });
     }
 
     /// All committed records of a topic.
@@ -151,6 +173,22 @@ impl Cluster {
         version_of
     }
 
+    /// The articles of these numbers, and no others, are annotated once each, and their mentions stand once each.
+    pub fn assert_each_once(&self, articles: usize) {
+        let (mut keys, mut expected) = (BTreeSet::new(), BTreeSet::new());
+        for entry in self.read(topics::ANNOTATIONS) {
+            let Value::Annotations(annotations) = entry.value else { panic!("{entry:?}") };
+            assert!(keys.insert(annotations.article_id.clone()), "{} twice", annotations.article_id);
+            expected.extend(annotations.mentions.into_iter().map(|mention| mention.id));
+        }
+        assert_eq!(keys, (0..articles).map(|number| article(number).id).collect());
+        for entry in ["entities.Gene", "entities.Disease"].into_iter().flat_map(|topic| self.read(topic)) {
+            let Value::Mention(mention) = entry.value else { panic!("{entry:?}") };
+            assert!(expected.remove(&mention.id), "{mention:?} stands twice, or in no annotations");
+        }
+        assert!(expected.is_empty(), "{} mentions are missing", expected.len());
+    }
+
     /// Keys of all committed records of a topic, with how often each stands there, as Apache Kafka's own
     /// console consumer reads them. It knows no end of a topic, so our own reader tells how many there are.
     pub fn foreign_keys(&self, topic: &str) -> BTreeMap<String, usize> {
@@ -190,6 +228,13 @@ impl Cluster {
             .args([class, "--bootstrap-server", self.broker.bootstrap_servers()]);
         command
     }
+}
+
+/// A broker that misses a member of the new protocol after seconds, too.
+pub fn short_sessions() -> LocalOptions {
+    let properties = [("group.consumer.min.session.timeout.ms", "1000"), ("group.consumer.session.timeout.ms", "6000")];
+    let properties = properties.map(|(key, value)| (key.to_owned(), value.to_owned())).into();
+    LocalOptions { properties, ..LocalOptions::default() }
 }
 
 pub fn options(servers: &str, name: &str) -> Options {

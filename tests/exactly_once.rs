@@ -1,0 +1,195 @@
+//! Exactly-once under faults, in the shape of Apache Kafka's own `transactions_test.py`: three brokers, two workers,
+//! articles in transactions, a reader of committed records beside them, and a fault each time that so many more articles
+//! are committed: a broker or a worker, killed or stopped in order, in turns.
+//!
+//! The workers tag by a dictionary, so that the cluster is what they wait for. What is read in the end must be what a run
+//! without faults gives: nothing missing, nothing twice, each key's records in the order of its articles.
+//!
+//! `cargo test` runs the short form; `make torture` the long one, which is ignored here.
+
+#![allow(clippy::unwrap_used)] // a helper of a test may fail like the test
+
+mod support;
+
+use litflow::article::{ArticleEvent, Op};
+use litflow::bus::publisher::Publisher;
+use litflow::bus::reader::{Entry, From, Reader, Value};
+use litflow::bus::topics;
+use litflow::tagger::Tag as _;
+use litflow::worker;
+use std::collections::{BTreeMap, BTreeSet};
+use std::process::Child;
+use std::time::{Duration, Instant};
+use support::child::{self, Told};
+use support::nodes::{NODES, Nodes, signal};
+use support::{article, dictionary, options};
+
+/// Versions of each article, which share its key.
+const VERSIONS: usize = 4;
+/// How long nothing may be committed.
+const PATIENCE: Duration = Duration::from_secs(180);
+
+#[test]
+fn in_short() {
+    torture(12_000, 4);
+}
+
+#[test]
+#[ignore = "half an hour: make torture"]
+fn at_length() {
+    torture(100_000, 40);
+}
+
+#[test]
+#[ignore = "a worker that the other tests start as a process"]
+fn worker_process() {
+    child::run();
+}
+
+/// Event `number` of `count`: the versions of an article follow one another at some distance. The last of every
+/// hundredth article is its deletion; every thousandth event is poison.
+fn event(number: usize, count: usize) -> ArticleEvent {
+    let articles = count / VERSIONS;
+    let (id, version) = (number % articles, number / articles);
+    let mut event = ArticleEvent { version: version as i64 + 1, ..article(id) };
+    if id % 100 == 99 && version + 1 == VERSIONS {
+        event.op = Op::Delete;
+    }
+    if number % 1_000 == 500 {
+        event.title = None;
+        event.passages.clear(); // no text at all
+    }
+    event
+}
+
+/// What an annotations record says: the version, or that the article is gone, and the ids of the mentions.
+type State = (Option<i64>, Vec<String>);
+
+/// What a run without faults leaves: the records of each key in their order, and the keys of the dead letters.
+fn expected(count: usize) -> (BTreeMap<String, Vec<State>>, BTreeMap<String, usize>) {
+    let (mut states, mut letters): (BTreeMap<_, Vec<State>>, BTreeMap<_, usize>) = Default::default();
+    let dictionary = dictionary();
+    for event in (0..count).map(|number| event(number, count)) {
+        let states = states.entry(event.id.clone()).or_default();
+        if event.op == Op::Delete {
+            states.push((None, Vec::new()));
+        } else if event.passages.is_empty() {
+            *letters.entry(event.id).or_default() += 1;
+        } else {
+            let version = event.version;
+            let tagged = futures::executor::block_on(dictionary.tag(event.into_document())).unwrap();
+            states.push((Some(version), tagged.mentions.into_iter().map(|mention| mention.id).collect()));
+        }
+    }
+    (states, letters)
+}
+
+/// The next fault, in turns.
+fn disturb(turn: usize, nodes: &mut Nodes, workers: &mut [Child; 2], start: impl Fn(usize) -> Child) {
+    let (node, worker) = (turn / 4 % NODES, turn / 4 % 2);
+    match turn % 4 {
+        0 => {
+            eprintln!("broker {node} is killed");
+            nodes.kill(node);
+            nodes.start_again(node);
+        }
+        1 => {
+            eprintln!("worker {worker} is killed");
+            workers[worker].kill().unwrap();
+            workers[worker].wait().unwrap();
+            workers[worker] = start(worker);
+        }
+        2 => {
+            eprintln!("broker {node} is stopped");
+            nodes.stop(node);
+            nodes.start_again(node);
+        }
+        _ => {
+            eprintln!("worker {worker} is stopped");
+            signal(workers[worker].id(), libc::SIGTERM);
+            assert!(workers[worker].wait().unwrap().success(), "an orderly end");
+            workers[worker] = start(worker);
+        }
+    }
+}
+
+fn torture(count: usize, faults: usize) {
+    let Some(mut nodes) = Nodes::start(&topics::all(&dictionary().entity_types()).unwrap()) else { return };
+    let servers = nodes.servers().to_owned();
+    let options_of = |name: &str| options(&servers, name);
+    let mut publisher = Publisher::new(&options_of("publisher"), None).unwrap();
+    for number in 0..count {
+        publisher.article(&event(number, count)).unwrap();
+    }
+    publisher.finish().unwrap();
+
+    let start = |worker: usize| {
+        let options = worker::Options { transaction_articles: 750, in_flight_articles: 1_500, ..Default::default() };
+        Told::new(&servers, &worker.to_string(), options).spawn()
+    };
+    let began = Instant::now();
+    let mut workers = [start(0), start(1)];
+    let mut reader = Reader::new(&options_of("reader"), &[topics::ANNOTATIONS, topics::DEAD_LETTERS], From::Beginning);
+    let reader = reader.as_mut().unwrap();
+    let (mut read, mut turn, mut last) = (Vec::new(), 0, Instant::now());
+    while read.len() < count {
+        if let Some(entry) = reader.next(Duration::from_millis(200)).unwrap() {
+            read.push(entry);
+            last = Instant::now();
+        }
+        assert!(last.elapsed() < PATIENCE, "{} of {count} were committed, then nothing", read.len());
+        if turn < faults && read.len() >= (turn + 1) * count / (faults + 1) {
+            disturb(turn, &mut nodes, &mut workers, start);
+            (turn, last) = (turn + 1, Instant::now());
+        }
+    }
+    let seconds = began.elapsed().as_secs_f64();
+    for worker in &mut workers {
+        signal(worker.id(), libc::SIGTERM);
+        assert!(worker.wait().unwrap().success());
+    }
+    // Whatever came twice would stand behind.
+    while !reader.at_end() {
+        read.extend(reader.next(Duration::from_secs(1)).unwrap());
+    }
+    check(&read, count);
+    check_mentions(&options_of("reader"), count);
+    eprintln!("{count} articles, {turn} faults, {seconds:.0} s: none missing, none twice, each key in order");
+}
+
+fn check(read: &[Entry], count: usize) {
+    let (expected_states, expected_letters) = expected(count);
+    let (mut states, mut letters): (BTreeMap<_, Vec<State>>, BTreeMap<_, usize>) = Default::default();
+    for entry in read {
+        let key = entry.key.clone().unwrap();
+        match (entry.topic.as_str(), &entry.value) {
+            (topics::DEAD_LETTERS, _) => *letters.entry(key).or_default() += 1,
+            (_, Value::Annotations(annotations)) => {
+                let ids = annotations.mentions.iter().map(|mention| mention.id.clone()).collect();
+                states.entry(key).or_default().push((Some(annotations.article_version), ids));
+            }
+            (_, Value::Tombstone) => states.entry(key).or_default().push((None, Vec::new())),
+            _ => panic!("{entry:?}"),
+        }
+    }
+    assert_eq!(letters, expected_letters);
+    let wrong: Vec<_> = expected_states.iter().filter(|(key, expected)| states.get(*key) != Some(*expected)).collect();
+    let found = wrong.first().and_then(|(key, _)| states.get(*key));
+    assert!(wrong.is_empty(), "{} keys are not as they should be, as {:?}: {found:?}", wrong.len(), wrong[0]);
+    assert_eq!(states.len(), expected_states.len());
+}
+
+/// The entity topics hold the mentions of all the annotations, each once.
+fn check_mentions(kafka: &litflow::bus::Options, count: usize) {
+    let (states, _) = expected(count);
+    let mut expected: BTreeSet<String> = states.into_values().flatten().flat_map(|(_, mentions)| mentions).collect();
+    for topic in ["entities.Gene", "entities.Disease"] {
+        let mut reader = Reader::new(kafka, &[topic], From::Beginning).unwrap();
+        while !reader.at_end() {
+            let Some(entry) = reader.next(Duration::from_secs(5)).unwrap() else { continue };
+            let Value::Mention(mention) = entry.value else { panic!("{entry:?}") };
+            assert!(expected.remove(&mention.id), "{mention:?} stands twice, or should not be there");
+        }
+    }
+    assert!(expected.is_empty(), "{} mentions are missing", expected.len());
+}
