@@ -47,7 +47,7 @@ fn worker_process() {
 }
 
 /// Event `number` of `count`: the versions of an article follow one another at some distance. The last of every
-/// hundredth article is its deletion; every thousandth event is poison.
+/// hundredth article is its deletion; every thousandth event, about, is poison.
 fn event(number: usize, count: usize) -> ArticleEvent {
     let articles = count / VERSIONS;
     let (id, version) = (number % articles, number / articles);
@@ -55,7 +55,7 @@ fn event(number: usize, count: usize) -> ArticleEvent {
     if id % 100 == 99 && version + 1 == VERSIONS {
         event.op = Op::Delete;
     }
-    if number % 1_000 == 500 {
+    if number % 997 == 500 {
         event.title = None;
         event.passages.clear(); // no text at all
     }
@@ -70,15 +70,17 @@ fn expected(count: usize) -> (BTreeMap<String, Vec<State>>, BTreeMap<String, usi
     let (mut states, mut letters): (BTreeMap<_, Vec<State>>, BTreeMap<_, usize>) = Default::default();
     let dictionary = dictionary();
     for event in (0..count).map(|number| event(number, count)) {
-        let states = states.entry(event.id.clone()).or_default();
         if event.op == Op::Delete {
-            states.push((None, Vec::new()));
+            states.entry(event.id).or_default().push((None, Vec::new()));
         } else if event.passages.is_empty() {
             *letters.entry(event.id).or_default() += 1;
         } else {
-            let version = event.version;
+            let (id, version) = (event.id.clone(), event.version);
             let tagged = futures::executor::block_on(dictionary.tag(event.into_document())).unwrap();
-            states.push((Some(version), tagged.mentions.into_iter().map(|mention| mention.id).collect()));
+            states
+                .entry(id)
+                .or_default()
+                .push((Some(version), tagged.mentions.into_iter().map(|mention| mention.id).collect()));
         }
     }
     (states, letters)
@@ -114,6 +116,7 @@ fn disturb(turn: usize, nodes: &mut Nodes, workers: &mut [Child; 2], start: impl
 }
 
 fn torture(count: usize, faults: usize) {
+    support::log();
     let Some(mut nodes) = Nodes::start(&topics::all(&dictionary().entity_types()).unwrap()) else { return };
     let servers = nodes.servers().to_owned();
     let options_of = |name: &str| options(&servers, name);

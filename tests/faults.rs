@@ -87,7 +87,7 @@ fn an_article_that_breaks_the_engine_goes_alone() {
         let events =
             (first..=first + ARTICLES).map(|n| if n == first + ARTICLES / 2 { guilty.clone() } else { article(n) });
         cluster.publish(events);
-        fail::cfg("forward", &format!("return({fault} 39)")).unwrap(); // the piece of the arrow
+        fail::cfg("forward", &format!("return({fault} 40)")).unwrap(); // the piece of the arrow
 
         let (_stop, stopped) = watch::channel(Stop::AtEnd);
         let (kafka, raw) = (cluster.options("a"), Default::default());
@@ -171,32 +171,28 @@ fn a_consumer_that_stalls_in_silence_is_noticed() {
 
 #[test]
 fn a_dead_letter_that_cannot_be_written_halts_its_partition_and_no_other() {
+    let _failpoints = FailScenario::setup(); // none, and no other test's
     let Some(cluster) = Cluster::start() else { return };
     const ARTICLES: usize = 200;
-    cluster.delete_topic(topics::DEAD_LETTERS);
-    let poison = ArticleEvent { title: None, passages: Vec::new(), ..article(ARTICLES) };
-    cluster.publish((0..ARTICLES / 2).map(article));
-    cluster.publish([poison.clone()]);
-    cluster.publish((ARTICLES / 2..ARTICLES).map(article));
-    let partition_of = |id: &str| {
-        let read = cluster.read(topics::ARTICLES).into_iter();
-        read.filter(|entry| entry.key.as_deref() == Some(id))
-            .map(|entry| (entry.partition, entry.offset))
-            .next()
-            .unwrap()
-    };
-    let (partition, offset) = partition_of(&poison.id);
-    let behind = cluster.read(topics::ARTICLES).into_iter();
-    let behind = behind.filter(|entry| entry.partition == partition && entry.offset > offset).count();
-    assert!(behind > 0);
-
     let mut kafka = cluster.options("halts");
     // How long librdkafka waits for a topic that it does not find.
     kafka.producer.insert("topic.metadata.propagation.max.ms".into(), "500".into());
     let worker = cluster.worker_at(&kafka, &worker::Options { transaction_articles: 20, ..Default::default() });
     let (status, (stop, stopped)) = (worker.status(), watch::channel(Stop::Never));
     let running = std::thread::spawn(move || worker.run(stopped));
-    wait_until("all other partitions are done", || status.snapshot().articles == (ARTICLES - behind) as u64);
+    wait_until("the worker is ready", || status.ready());
+
+    cluster.delete_topic(topics::DEAD_LETTERS);
+    let poison = ArticleEvent { title: None, passages: Vec::new(), ..article(ARTICLES) };
+    cluster.publish((0..ARTICLES / 2).map(article));
+    cluster.publish([poison.clone()]);
+    cluster.publish((ARTICLES / 2..ARTICLES).map(article));
+    let read = cluster.read(topics::ARTICLES);
+    let guilty = read.iter().find(|entry| entry.key.as_deref() == Some(&poison.id)).unwrap();
+    let (partition, offset) = (guilty.partition, guilty.offset);
+    let behind = read.iter().filter(|entry| entry.partition == partition && entry.offset > offset).count();
+    assert!(behind > 0);
+    wait_until("all other partitions are done", || status.snapshot().articles >= (ARTICLES - behind) as u64);
     wait_until("the halt is told", || !status.snapshot().halted.is_empty());
     let halted = status.snapshot().halted;
     assert_eq!((halted[0].partition, halted[0].offset, halted.len()), (partition, offset, 1), "{halted:?}");
@@ -242,6 +238,7 @@ fn a_second_signal_ends_a_drain_at_once() {
 
 #[test]
 fn a_static_member_that_is_killed_comes_back_to_its_partitions() {
+    let _failpoints = FailScenario::setup(); // none, and no other test's
     for protocol in ["cooperative-sticky", "consumer"] {
         let Some(cluster) = Cluster::start_with(&support::short_sessions()) else { return };
         let consumer = |name: &str| {
@@ -280,6 +277,7 @@ fn a_static_member_that_is_killed_comes_back_to_its_partitions() {
 
 #[test]
 fn articles_that_come_twice_have_the_same_ids_and_an_older_version_says_so() {
+    let _failpoints = FailScenario::setup(); // none, and no other test's
     let Some(cluster) = Cluster::start() else { return };
     cluster.publish([article(1), article(1), ArticleEvent { version: 3, ..article(2) }, article(2)]);
     cluster.publish([article(3), ArticleEvent { op: Op::Delete, version: 2, ..article(3) }]);

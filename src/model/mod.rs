@@ -262,7 +262,7 @@ fn model_ref(config: &Config, directory: &Directory) -> ModelRef {
     let name = folder.file_name().map_or_else(|| "model".into(), |name| name.to_string_lossy().into_owned());
     ModelRef { name, version: "0".into(), digest }
 }
-/// What a test has the model do at a batch that holds a word piece: `forward=return(nan 39)`.
+/// What a test has the model do at a batch that holds a word piece: `forward=return(nan 40)`.
 fn inject(batch: &PackedBatch, values: &mut [f32]) -> Result<(), Error> {
     let Some(fault) = failpoint::value("forward") else { return Ok(()) };
     let (what, piece) = fault.split_once(' ').unwrap_or((&fault, ""));

@@ -63,6 +63,7 @@ impl Told {
 /// The body of the ignored test `worker_process`: nothing where it was started by hand.
 pub fn run() {
     let Ok(told) = std::env::var(VARIABLE) else { return };
+    super::log();
     let told: Told = serde_json::from_str(&told).unwrap();
     let mut kafka = options(&told.servers, &told.name);
     kafka.consumer.extend(told.consumer);

@@ -44,6 +44,7 @@ impl Cluster {
 
     /// The same, with these options.
     pub fn start_with(options: &LocalOptions) -> Option<Self> {
+        log();
         let broker = match Local::start(options) {
             Ok(broker) => broker,
             Err(reason) => {
@@ -228,6 +229,12 @@ impl Cluster {
             .args([class, "--bootstrap-server", self.broker.bootstrap_servers()]);
         command
     }
+}
+
+/// What the workers of this process tell, where RUST_LOG asks for it.
+pub fn log() {
+    let filter = tracing_subscriber::EnvFilter::from_default_env();
+    let _ = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).try_init(); // once
 }
 
 /// A broker that misses a member of the new protocol after seconds, too.
