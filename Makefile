@@ -1,6 +1,6 @@
 # The commands of the README. Each does all the set-up that it needs.
 
-.PHONY: help setup demo kafka loop test bench encoder model clean
+.PHONY: help setup demo kafka loop test torture soak bench encoder model clean
 
 CORPORA ?= ../shared/corpora/aioner
 OUT ?= runs/biored-minilm
@@ -23,7 +23,13 @@ loop: setup encoder ## labels, training, a worker, a better version swapped in, 
 	@scripts/loop
 
 test: setup ## all tests, those on a real Kafka included
-	cargo test --workspace
+	cargo test --workspace --features litflow/failpoints
+
+torture: setup ## exactly-once at length: three brokers, two workers, 40 faults, then the shipped model; half an hour
+	cargo test --release --package litflow --test exactly_once -- --ignored --nocapture
+
+soak: setup ## an hour of faults at random; memory and open files stay flat (MINUTES=…, SEED=…)
+	MINUTES=$(or $(MINUTES),60) SEED=$(or $(SEED),1) cargo test --release --package litflow --test soak -- --ignored --nocapture
 
 bench: setup ## real tokens per second: the engine alone and the whole path
 	cargo build --release --workspace

@@ -18,10 +18,10 @@ use litflow::bus::topics;
 use litflow::tagger::Tag as _;
 use litflow::worker;
 use std::collections::{BTreeMap, BTreeSet};
-use std::process::Child;
 use std::time::{Duration, Instant};
 use support::child::{self, Told};
-use support::nodes::{NODES, Nodes, signal};
+use support::disturb::{Fault, Workers};
+use support::nodes::Nodes;
 use support::{article, dictionary, options};
 
 /// Versions of each article, which share its key.
@@ -86,35 +86,6 @@ fn expected(count: usize) -> (BTreeMap<String, Vec<State>>, BTreeMap<String, usi
     (states, letters)
 }
 
-/// The next fault, in turns.
-fn disturb(turn: usize, nodes: &mut Nodes, workers: &mut [Child; 2], start: impl Fn(usize) -> Child) {
-    let (node, worker) = (turn / 4 % NODES, turn / 4 % 2);
-    match turn % 4 {
-        0 => {
-            eprintln!("broker {node} is killed");
-            nodes.kill(node);
-            nodes.start_again(node);
-        }
-        1 => {
-            eprintln!("worker {worker} is killed");
-            workers[worker].kill().unwrap();
-            workers[worker].wait().unwrap();
-            workers[worker] = start(worker);
-        }
-        2 => {
-            eprintln!("broker {node} is stopped");
-            nodes.stop(node);
-            nodes.start_again(node);
-        }
-        _ => {
-            eprintln!("worker {worker} is stopped");
-            signal(workers[worker].id(), libc::SIGTERM);
-            assert!(workers[worker].wait().unwrap().success(), "an orderly end");
-            workers[worker] = start(worker);
-        }
-    }
-}
-
 fn torture(count: usize, faults: usize) {
     support::log();
     let Some(mut nodes) = Nodes::start(&topics::all(&dictionary().entity_types()).unwrap()) else { return };
@@ -126,12 +97,9 @@ fn torture(count: usize, faults: usize) {
     }
     publisher.finish().unwrap();
 
-    let start = |worker: usize| {
-        let options = worker::Options { transaction_articles: 750, in_flight_articles: 1_500, ..Default::default() };
-        Told::new(&servers, &worker.to_string(), options).spawn()
-    };
+    let options = worker::Options { transaction_articles: 750, in_flight_articles: 1_500, ..Default::default() };
     let began = Instant::now();
-    let mut workers = [start(0), start(1)];
+    let mut workers = Workers::start(2, |worker| Told::new(&servers, &worker.to_string(), options.clone()));
     let mut reader = Reader::new(&options_of("reader"), &[topics::ANNOTATIONS, topics::DEAD_LETTERS], From::Beginning);
     let reader = reader.as_mut().unwrap();
     let (mut read, mut turn, mut last) = (Vec::new(), 0, Instant::now());
@@ -142,15 +110,13 @@ fn torture(count: usize, faults: usize) {
         }
         assert!(last.elapsed() < PATIENCE, "{} of {count} were committed, then nothing", read.len());
         if turn < faults && read.len() >= (turn + 1) * count / (faults + 1) {
-            disturb(turn, &mut nodes, &mut workers, start);
+            let which = turn / Fault::ALL.len();
+            Fault::ALL[turn % Fault::ALL.len()].befall(which, &mut nodes, &mut workers);
             (turn, last) = (turn + 1, Instant::now());
         }
     }
     let seconds = began.elapsed().as_secs_f64();
-    for worker in &mut workers {
-        signal(worker.id(), libc::SIGTERM);
-        assert!(worker.wait().unwrap().success());
-    }
+    workers.stop_all();
     // Whatever came twice would stand behind.
     while !reader.at_end() {
         read.extend(reader.next(Duration::from_secs(1)).unwrap());

@@ -20,7 +20,7 @@ pub struct Told {
     pub servers: String,
     pub name: String,
     pub options: worker::Options,
-    /// Properties of its consumer.
+    /// Properties of its consumer, where they are not those of all.
     pub consumer: BTreeMap<String, String>,
     /// Properties of its producer.
     pub producer: BTreeMap<String, String>,
@@ -66,8 +66,10 @@ pub fn run() {
     super::log();
     let told: Told = serde_json::from_str(&told).unwrap();
     let mut kafka = options(&told.servers, &told.name);
-    kafka.consumer.extend(told.consumer);
-    kafka.producer.extend(told.producer);
+    if !told.consumer.is_empty() {
+        kafka.consumer = told.consumer;
+    }
+    kafka.producer = told.producer;
     let runtime = Runtime::new().unwrap();
     let (stop, stopped) = watch::channel(if told.until_end { Stop::AtEnd } else { Stop::Never });
     runtime.spawn(async move {

@@ -3,6 +3,7 @@
 #![allow(dead_code)] // each test binary uses its part
 
 pub mod child;
+pub mod disturb;
 pub mod http;
 pub mod nodes;
 pub mod versions;
