@@ -31,9 +31,10 @@ torture: setup ## exactly-once at length: three brokers, two workers, 40 faults,
 soak: setup ## an hour of faults at random; memory and open files stay flat (MINUTES=…, SEED=…)
 	MINUTES=$(or $(MINUTES),60) SEED=$(or $(SEED),1) cargo test --release --package litflow --test soak -- --ignored --nocapture
 
-bench: setup ## real tokens per second: the engine alone and the whole path
+bench: setup ## real tokens per second of the engine and the tagger; articles per second of a worker on a real Kafka
 	cargo build --release --workspace
 	cargo bench --bench throughput -- $(ARGS)
+	cargo bench --bench bus
 
 encoder: setup ## the encoder that training starts from
 	@python3 scripts/fetch.py encoder

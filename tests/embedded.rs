@@ -13,6 +13,7 @@ use litflow::bus::{self, topics};
 use litflow::tagger::Tag as _;
 use litflow::worker::{self, Stop, Summary, Worker};
 use rdkafka::mocking::MockCluster;
+use rdkafka::producer::DefaultProducerContext;
 use rdkafka::types::{RDKafkaApiKey, RDKafkaRespErr};
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -98,6 +99,83 @@ fn a_failed_transaction_is_done_again() {
     assert_eq!(annotations.len(), 200);
     let twice = annotations.values().filter(|&&count| count == 2).count();
     assert!((1..=100).contains(&twice), "{twice} were published again");
+}
+
+/// A cluster that does not show aborted records is not to be had here: what is shown is that each article is committed,
+/// and that none is missing.
+fn work_under(articles: usize, errors: impl FnOnce(&MockCluster<'_, DefaultProducerContext>)) -> Summary {
+    let runtime = Runtime::new().unwrap();
+    let cluster = MockCluster::new(1).unwrap();
+    for topic in topics::all(&dictionary().entity_types()).unwrap() {
+        cluster.create_topic(&topic.name, 3, 1).unwrap();
+    }
+    let kafka = options(&cluster.bootstrap_servers(), "a");
+    publish(&kafka, 0..articles);
+    errors(&cluster);
+    let options = worker::Options { transaction_articles: 20, ..Default::default() };
+    let summary = work(&kafka, &options, &runtime).unwrap();
+    cluster.broker_round_trip_time(1, Duration::ZERO).unwrap(); // for the reader
+    assert_eq!(summary.articles, articles as u64);
+    assert_eq!(keys(&kafka, topics::ANNOTATIONS).len(), articles);
+    summary
+}
+
+#[test]
+fn coordinators_that_load_move_or_are_late_are_asked_again() {
+    use RDKafkaRespErr::{
+        RD_KAFKA_RESP_ERR_COORDINATOR_LOAD_IN_PROGRESS as LOADING, RD_KAFKA_RESP_ERR_COORDINATOR_NOT_AVAILABLE as AWAY,
+        RD_KAFKA_RESP_ERR_NOT_COORDINATOR as MOVED, RD_KAFKA_RESP_ERR_REQUEST_TIMED_OUT as LATE,
+    };
+    let requests = [
+        RDKafkaApiKey::InitProducerId,
+        RDKafkaApiKey::AddPartitionsToTxn,
+        RDKafkaApiKey::AddOffsetsToTxn,
+        RDKafkaApiKey::TxnOffsetCommit,
+        RDKafkaApiKey::EndTxn,
+    ];
+    std::thread::scope(|scope| {
+        for request in requests {
+            scope.spawn(move || {
+                work_under(100, |cluster| cluster.request_errors(request, &[LOADING, MOVED, AWAY, LATE]))
+            });
+        }
+    });
+}
+
+#[test]
+fn a_producer_that_the_brokers_forgot_begins_again() {
+    use RDKafkaRespErr::{RD_KAFKA_RESP_ERR_NO_ERROR as FINE, RD_KAFKA_RESP_ERR_UNKNOWN_PRODUCER_ID as UNKNOWN};
+    let summary =
+        work_under(100, |cluster| cluster.request_errors(RDKafkaApiKey::Produce, &[FINE, FINE, FINE, UNKNOWN]));
+    assert!(summary.aborted > 0, "the error was not met");
+}
+
+/// What librdkafka calls fatal ends the worker; the next one does what was not committed.
+#[test]
+fn a_sequence_out_of_order_ends_the_worker_and_the_next_goes_on() {
+    use RDKafkaRespErr::{
+        RD_KAFKA_RESP_ERR_NO_ERROR as FINE, RD_KAFKA_RESP_ERR_OUT_OF_ORDER_SEQUENCE_NUMBER as OUT_OF_ORDER,
+    };
+    let runtime = Runtime::new().unwrap();
+    let cluster = MockCluster::new(1).unwrap();
+    for topic in topics::all(&dictionary().entity_types()).unwrap() {
+        cluster.create_topic(&topic.name, 3, 1).unwrap();
+    }
+    let kafka = options(&cluster.bootstrap_servers(), "a");
+    publish(&kafka, 0..100);
+    cluster.request_errors(RDKafkaApiKey::Produce, &[FINE, FINE, FINE, OUT_OF_ORDER]);
+    let options = worker::Options { transaction_articles: 20, ..Default::default() };
+    let error = work(&kafka, &options, &runtime).unwrap_err();
+    assert_eq!(error.class(), ErrorClass::Fatal, "{error}");
+    let summary = work(&kafka, &options, &runtime).unwrap();
+    assert!(summary.articles > 0);
+    assert_eq!(keys(&kafka, topics::ANNOTATIONS).len(), 100);
+}
+
+#[test]
+fn round_trips_of_two_seconds_only_take_their_time() {
+    let summary = work_under(20, |cluster| cluster.broker_round_trip_time(1, Duration::from_secs(2)).unwrap());
+    assert_eq!(summary.aborted, 0);
 }
 
 #[test]

@@ -15,9 +15,11 @@ use litflow::article::{ArticleEvent, Op};
 use litflow::bus::publisher::Publisher;
 use litflow::bus::reader::{Entry, From, Reader, Value};
 use litflow::bus::topics;
+use litflow::model::Model;
 use litflow::tagger::Tag as _;
 use litflow::worker;
 use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 use support::child::{self, Told};
 use support::disturb::{Fault, Workers};
@@ -31,13 +33,19 @@ const PATIENCE: Duration = Duration::from_secs(180);
 
 #[test]
 fn in_short() {
-    torture(12_000, 4);
+    torture(12_000, 4, None);
 }
 
 #[test]
 #[ignore = "half an hour: make torture"]
 fn at_length() {
-    torture(100_000, 40);
+    torture(100_000, 40, None);
+}
+
+#[test]
+#[ignore = "minutes of tagging: make torture"]
+fn with_the_shipped_model() {
+    torture(4_000, 8, Some(concat!(env!("CARGO_MANIFEST_DIR"), "/models/biored-minilm").into()));
 }
 
 #[test]
@@ -65,7 +73,8 @@ fn event(number: usize, count: usize) -> ArticleEvent {
 /// What an annotations record says: the version, or that the article is gone, and the ids of the mentions.
 type State = (Option<i64>, Vec<String>);
 
-/// What a run without faults leaves: the records of each key in their order, and the keys of the dead letters.
+/// What a run of the dictionary without faults leaves: the records of each key in their order, and the keys of the dead
+/// letters.
 fn expected(count: usize) -> (BTreeMap<String, Vec<State>>, BTreeMap<String, usize>) {
     let (mut states, mut letters): (BTreeMap<_, Vec<State>>, BTreeMap<_, usize>) = Default::default();
     let dictionary = dictionary();
@@ -86,9 +95,13 @@ fn expected(count: usize) -> (BTreeMap<String, Vec<State>>, BTreeMap<String, usi
     (states, letters)
 }
 
-fn torture(count: usize, faults: usize) {
+fn torture(count: usize, faults: usize, model: Option<PathBuf>) {
     support::log();
-    let Some(mut nodes) = Nodes::start(&topics::all(&dictionary().entity_types()).unwrap()) else { return };
+    let entity_types = match &model {
+        Some(model) => Model::load(model, &Default::default()).unwrap().label_set().entity_types().into(),
+        None => dictionary().entity_types(),
+    };
+    let Some(mut nodes) = Nodes::start(&topics::all(&entity_types).unwrap()) else { return };
     let servers = nodes.servers().to_owned();
     let options_of = |name: &str| options(&servers, name);
     let mut publisher = Publisher::new(&options_of("publisher"), None).unwrap();
@@ -99,7 +112,10 @@ fn torture(count: usize, faults: usize) {
 
     let options = worker::Options { transaction_articles: 750, in_flight_articles: 1_500, ..Default::default() };
     let began = Instant::now();
-    let mut workers = Workers::start(2, |worker| Told::new(&servers, &worker.to_string(), options.clone()));
+    let mut workers = Workers::start(2, |worker| {
+        let told = Told::new(&servers, &worker.to_string(), options.clone());
+        Told { model: model.clone(), ..told }
+    });
     let mut reader = Reader::new(&options_of("reader"), &[topics::ANNOTATIONS, topics::DEAD_LETTERS], From::Beginning);
     let reader = reader.as_mut().unwrap();
     let (mut read, mut turn, mut last) = (Vec::new(), 0, Instant::now());
@@ -121,13 +137,15 @@ fn torture(count: usize, faults: usize) {
     while !reader.at_end() {
         read.extend(reader.next(Duration::from_secs(1)).unwrap());
     }
-    check(&read, count);
-    check_mentions(&options_of("reader"), count);
+    let states = check(&read, count, model.is_some());
+    check_mentions(&options_of("reader"), &entity_types, states);
     eprintln!("{count} articles, {turn} faults, {seconds:.0} s: none missing, none twice, each key in order");
 }
 
-fn check(read: &[Entry], count: usize) {
-    let (expected_states, expected_letters) = expected(count);
+/// Compares what was read with what a run without faults leaves; returns the states of each key. What a model finds is
+/// not known before.
+fn check(read: &[Entry], count: usize, is_model: bool) -> BTreeMap<String, Vec<State>> {
+    let (mut expected_states, expected_letters) = expected(count);
     let (mut states, mut letters): (BTreeMap<_, Vec<State>>, BTreeMap<_, usize>) = Default::default();
     for entry in read {
         let key = entry.key.clone().unwrap();
@@ -142,18 +160,28 @@ fn check(read: &[Entry], count: usize) {
         }
     }
     assert_eq!(letters, expected_letters);
+    if is_model {
+        let mentions_of =
+            |key: &str, at: usize| states.get(key).and_then(|states| states.get(at)).map(|state| state.1.clone());
+        for (key, expected) in &mut expected_states {
+            for (at, state) in expected.iter_mut().enumerate() {
+                state.1 = mentions_of(key, at).unwrap_or_default();
+            }
+        }
+    }
     let wrong: Vec<_> = expected_states.iter().filter(|(key, expected)| states.get(*key) != Some(*expected)).collect();
     let found = wrong.first().and_then(|(key, _)| states.get(*key));
     assert!(wrong.is_empty(), "{} keys are not as they should be, as {:?}: {found:?}", wrong.len(), wrong[0]);
     assert_eq!(states.len(), expected_states.len());
+    states
 }
 
 /// The entity topics hold the mentions of all the annotations, each once.
-fn check_mentions(kafka: &litflow::bus::Options, count: usize) {
-    let (states, _) = expected(count);
+fn check_mentions(kafka: &litflow::bus::Options, entity_types: &[String], states: BTreeMap<String, Vec<State>>) {
     let mut expected: BTreeSet<String> = states.into_values().flatten().flat_map(|(_, mentions)| mentions).collect();
-    for topic in ["entities.Gene", "entities.Disease"] {
-        let mut reader = Reader::new(kafka, &[topic], From::Beginning).unwrap();
+    for entity_type in entity_types {
+        let topic = topics::entities(entity_type).unwrap();
+        let mut reader = Reader::new(kafka, &[&topic], From::Beginning).unwrap();
         while !reader.at_end() {
             let Some(entry) = reader.next(Duration::from_secs(5)).unwrap() else { continue };
             let Value::Mention(mention) = entry.value else { panic!("{entry:?}") };

@@ -1,9 +1,12 @@
 //! A worker with a dictionary as a process of its own, which can be killed: the test program starts itself again.
 
 use super::{dictionary, options};
+use litflow::model::Model;
+use litflow::tagger::{Engine, Tag};
 use litflow::worker::{self, Stop, Summary, Worker};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use tokio::runtime::Runtime;
@@ -25,12 +28,22 @@ pub struct Told {
     /// Properties of its producer.
     pub producer: BTreeMap<String, String>,
     pub until_end: bool,
+    /// The model directory that it tags with; none: the dictionary.
+    pub model: Option<PathBuf>,
 }
 
 impl Told {
     pub fn new(servers: &str, name: &str, options: worker::Options) -> Self {
         let (servers, name) = (servers.to_owned(), name.to_owned());
-        Self { servers, name, options, consumer: BTreeMap::new(), producer: BTreeMap::new(), until_end: false }
+        Self {
+            servers,
+            name,
+            options,
+            consumer: BTreeMap::new(),
+            producer: BTreeMap::new(),
+            until_end: false,
+            model: None,
+        }
     }
 
     pub fn until_end(self) -> Self {
@@ -77,8 +90,15 @@ pub fn run() {
         stop.send(Stop::Now).unwrap();
         std::future::pending::<()>().await; // the sender is kept
     });
+    let tagger: Arc<dyn Tag> = match told.model {
+        Some(model) => {
+            let model = Model::load(&model, &Default::default()).unwrap();
+            Arc::new(Engine::start(model, &Default::default()).unwrap())
+        }
+        None => Arc::new(dictionary()),
+    };
     let handle = runtime.handle().clone();
-    let worker = Worker::build(&told.options, &kafka, &Default::default(), Arc::new(dictionary()), handle).unwrap();
+    let worker = Worker::build(&told.options, &kafka, &Default::default(), tagger, handle).unwrap();
     let summary = worker.run(stopped).unwrap();
     println!("summary: {}", serde_json::to_string(&summary).unwrap());
 }
