@@ -120,6 +120,7 @@ fn torture(count: usize, faults: usize, model: Option<PathBuf>) {
     let reader = reader.as_mut().unwrap();
     let (mut read, mut turn, mut last) = (Vec::new(), 0, Instant::now());
     while read.len() < count {
+        workers.tend();
         if let Some(entry) = reader.next(Duration::from_millis(200)).unwrap() {
             read.push(entry);
             last = Instant::now();
@@ -132,6 +133,7 @@ fn torture(count: usize, faults: usize, model: Option<PathBuf>) {
         }
     }
     let seconds = began.elapsed().as_secs_f64();
+    let fenced = workers.tend();
     workers.stop_all();
     // Whatever came twice would stand behind.
     while !reader.at_end() {
@@ -139,7 +141,9 @@ fn torture(count: usize, faults: usize, model: Option<PathBuf>) {
     }
     let states = check(&read, count, model.is_some());
     check_mentions(&options_of("reader"), &entity_types, states);
-    eprintln!("{count} articles, {turn} faults, {seconds:.0} s: none missing, none twice, each key in order");
+    eprintln!(
+        "{count} articles, {turn} faults, {fenced} workers fenced, {seconds:.0} s: none missing, none twice, each key in order"
+    );
 }
 
 /// Compares what was read with what a run without faults leaves; returns the states of each key. What a model finds is

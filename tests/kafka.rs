@@ -10,7 +10,7 @@ use litflow::article::{ArticleEvent, Op, RawDocument};
 use litflow::bus::admin::Created;
 use litflow::bus::broker::{Local, LocalOptions};
 use litflow::bus::codec::Record as _;
-use litflow::bus::producer::{Delivery, Outgoing, Producer};
+use litflow::bus::producer::{Delivery, Outgoing, Patience, Producer};
 use litflow::bus::reader::{Reader, Value};
 use litflow::bus::{self, topics};
 use litflow::worker::{self, State, Stop};
@@ -328,7 +328,7 @@ fn a_worker_whose_place_is_taken_ends_fenced() {
     let running = std::thread::spawn(move || worker.run(stopped));
     wait_until("the worker has joined", || status.ready());
     // A second producer of the same transactional id; then there is something to publish.
-    let _usurper = Producer::new(&cluster.options("a"), Delivery::ExactlyOnce, Box::new(|| None)).unwrap();
+    let _usurper = Producer::new(&cluster.options("a"), Delivery::ExactlyOnce, Patience::default()).unwrap();
     cluster.publish([article(1)]);
     let error = running.join().unwrap().unwrap_err();
     assert!(matches!(error, worker::Error::Bus(bus::Error::Fenced { .. })), "{error}");

@@ -4,6 +4,7 @@
 
 mod support;
 
+use litflow::bus;
 use litflow::bus::broker::LocalOptions;
 use litflow::bus::publisher::Publisher;
 use litflow::bus::reader::{From, Reader};
@@ -20,8 +21,14 @@ use support::{Cluster, article, dictionary, options, wait_until};
 use tokio::runtime::Runtime;
 use tokio::sync::watch;
 
-/// Longer than the sessions and the transactions of the tests last.
+/// Longer than the sessions of the tests last.
 const OUTAGE: Duration = Duration::from_secs(20);
+
+/// Options of a worker whose transactions outlast the outages here. One that does not ends its worker with 4.
+fn patient(mut kafka: bus::Options) -> bus::Options {
+    kafka.producer.insert("transaction.timeout.ms".into(), "120000".into());
+    kafka
+}
 
 type Running = std::thread::JoinHandle<Result<worker::Summary, worker::Error>>;
 
@@ -40,7 +47,7 @@ fn coordinator_partition(name: &str) -> i32 {
 fn leaders_and_coordinators_go_and_come_back() {
     support::log();
     let Some(mut nodes) = Nodes::start(&topics::all(&dictionary().entity_types()).unwrap()) else { return };
-    let kafka = options(nodes.servers(), "a");
+    let kafka = patient(options(nodes.servers(), "a"));
     let runtime = Runtime::new().unwrap();
     let options = worker::Options { transaction_articles: 50, in_flight_articles: 100, ..Default::default() };
     let tagger = Arc::new(dictionary());
@@ -93,12 +100,12 @@ fn all_brokers_go_in_the_middle_and_come_back() {
     let broker = LocalOptions { data: Some(data.path().to_owned()), ..LocalOptions::default() };
     let Some(cluster) = Cluster::start_with(&broker) else { return };
     let options = worker::Options { transaction_articles: 20, in_flight_articles: 40, ..Default::default() };
-    let (status, stop, running) = start(cluster.worker("a", &options));
+    let (status, stop, running) = start(cluster.worker_at(&patient(cluster.options("a")), &options));
     let published = cluster.publish_until(article, 0, "the worker is at work", || status.snapshot().articles > 100);
     assert!(status.snapshot().in_flight > 0 || status.snapshot().articles < published as u64);
     let cluster = cluster.restart(broker, || {
-        wait_until("the outage is told", || status.snapshot().brokers_down.is_some());
-        assert!(status.live() && !status.ready(), "a restart would not help");
+        wait_until("the outage is told", || !status.ready());
+        assert!(status.live(), "a restart would not help");
         let until = Instant::now() + OUTAGE;
         wait_until("the outage has lasted", || Instant::now() > until);
     });

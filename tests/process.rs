@@ -5,7 +5,7 @@
 
 mod support;
 
-use litflow::bus::producer::{Delivery, Producer};
+use litflow::bus::producer::{Delivery, Patience, Producer};
 use litflow::bus::reader::{From, Reader, Value};
 use litflow::bus::topics;
 use std::collections::BTreeSet;
@@ -137,7 +137,7 @@ fn a_fenced_worker_ends_with_4() {
     let mut process = worker(cluster.broker.bootstrap_servers(), "a").spawn().unwrap();
     wait_until("the worker has committed", || !cluster.read(topics::ANNOTATIONS).is_empty());
     // A second producer of the same transactional id; then there is something to publish.
-    let _usurper = Producer::new(&cluster.options("a"), Delivery::ExactlyOnce, Box::new(|| None)).unwrap();
+    let _usurper = Producer::new(&cluster.options("a"), Delivery::ExactlyOnce, Patience::default()).unwrap();
     cluster.publish([article(2)]);
     assert_eq!(process.wait().unwrap().code(), Some(4));
     assert_eq!(cluster.read(topics::ANNOTATIONS).len(), 1);

@@ -52,7 +52,9 @@ fn faults_at_random() {
     let (mut random, mut published, mut seen) = (Random(seed), 0, HashSet::new());
     let (mut faults, mut next_fault, mut last) = (0, Duration::from_secs(PAUSE.end), Instant::now());
     let mut samples: Vec<Sample> = Vec::new();
+    let mut fenced = 0;
     while began.elapsed() < end || seen.len() < published {
+        fenced = steady.tend() + shaken.tend();
         let due = published < RATE * began.elapsed().as_secs() as usize;
         if began.elapsed() < end && due && published < seen.len() + 10 * PORTION {
             for number in published..published + PORTION {
@@ -96,7 +98,7 @@ fn faults_at_random() {
     let most = |samples: &[Sample], of: fn(&Sample) -> u64| samples.iter().map(of).max().unwrap() as f64;
     let (memory, files) = (|sample: &Sample| sample.memory_mb, |sample: &Sample| sample.open_files);
     eprintln!(
-        "{published} articles, {faults} faults (seed {seed}), {minutes} min: none missing, none twice; the steady worker: \
+        "{published} articles, {faults} faults (seed {seed}), {fenced} workers fenced, {minutes} min: none missing, none twice; the steady worker: \
          {} MB then {} MB, {} open files then {}",
         most(begin, memory),
         most(end, memory),

@@ -301,6 +301,11 @@ impl Consumer {
         event
     }
 
+    /// Why the topic cannot be consumed at the moment, if that is so: it is not there.
+    pub fn missing(&self) -> Option<String> {
+        self.client.context().client.missing()
+    }
+
     /// Why no broker can be reached at the moment, if that is so.
     pub fn brokers_down(&mut self) -> Option<String> {
         const PROBE_INTERVAL: Duration = Duration::from_secs(2);

@@ -117,6 +117,7 @@ pub struct Context {
 struct Trouble {
     refused: Option<String>,
     brokers_down: Option<String>,
+    missing: Option<String>,
     /// Told again only when a minute is over.
     consumption: Option<Instant>,
 }
@@ -144,9 +145,15 @@ impl Context {
         self.trouble().brokers_down.clone()
     }
 
-    /// A broker has answered.
+    /// Why there is nothing to consume at the moment, if that is so: the topic is not there. Clears like the other.
+    pub(crate) fn missing(&self) -> Option<String> {
+        self.trouble().missing.clone()
+    }
+
+    /// A broker has answered with what was asked for.
     pub(crate) fn alive(&self) {
-        self.trouble().brokers_down = None;
+        let mut trouble = self.trouble();
+        (trouble.brokers_down, trouble.missing) = (None, None);
     }
 
     /// A partition cannot be consumed for the moment; told once a minute.
@@ -184,7 +191,8 @@ impl ClientContext for Context {
     fn error(&self, error: KafkaError, reason: &str) {
         use RDKafkaErrorCode::{
             AllBrokersDown, Authentication, ClusterAuthorizationFailed, GroupAuthorizationFailed, SSL,
-            SaslAuthenticationFailed, TopicAuthorizationFailed, TransactionalIdAuthorizationFailed,
+            SaslAuthenticationFailed, TopicAuthorizationFailed, TransactionalIdAuthorizationFailed, UnknownTopic,
+            UnknownTopicOrPartition,
         };
         match error.rdkafka_error_code() {
             Some(
@@ -202,6 +210,10 @@ impl ClientContext for Context {
             Some(AllBrokersDown) => {
                 tracing::warn!(target: "litflow::bus", "no broker of {} answers: {reason}", self.servers);
                 self.trouble().brokers_down = Some(reason.to_owned());
+            }
+            Some(UnknownTopic | UnknownTopicOrPartition) => {
+                tracing::warn!(target: "litflow::bus", "{error}: {reason}");
+                self.trouble().missing = Some(reason.to_owned());
             }
             // A reader asks to be told; it is no error.
             Some(RDKafkaErrorCode::PartitionEOF) => {}

@@ -78,9 +78,20 @@ pub(super) const DEFAULTS: [(&str, &str); 8] = [
     ("retry.backoff.ms", "5"),
 ];
 
-/// By when a worker that is to end has to be over; none as long as it is to go on. It is asked again and again
-/// while the cluster is waited for.
-pub type Deadline = Box<dyn Fn() -> Option<Instant> + Send>;
+/// What is asked and told again and again while the cluster is waited for.
+pub struct Patience {
+    /// By when a worker that is to end has to be over; none as long as it is to go on.
+    pub over_by: Box<dyn Fn() -> Option<Instant> + Send>,
+    /// Is told what is waited for.
+    pub tell: Box<dyn Fn(&'static str) + Send>,
+}
+
+impl Default for Patience {
+    /// Without end and without a word.
+    fn default() -> Self {
+        Self { over_by: Box::new(|| None), tell: Box::new(|_| {}) }
+    }
+}
 
 /// The producer of one worker. A call that fails for the moment is made again until it succeeds, or until the
 /// worker's deadline: then it fails with [`Error::GaveUp`].
@@ -89,7 +100,7 @@ pub struct Producer {
     /// None is at-least-once.
     transactional_id: Option<String>,
     message_max_bytes: usize,
-    deadline: Deadline,
+    patience: Patience,
     open: bool,
     /// Of all that was sent since the last commit, by partition.
     leases: BTreeMap<i32, Lease>,
@@ -99,7 +110,7 @@ impl Producer {
     /// Makes the client. With exactly-once delivery this fences an earlier producer of the same
     /// transactional id and clears what it left hanging, which takes a cluster that answers within a minute.
     /// Where there is a deadline already, nothing is waited for: nothing has been consumed yet.
-    pub fn new(options: &Options, delivery: Delivery, deadline: Deadline) -> Result<Self, Error> {
+    pub fn new(options: &Options, delivery: Delivery, patience: Patience) -> Result<Self, Error> {
         options.check()?;
         let transactional_id = (delivery == Delivery::ExactlyOnce).then(|| options.transactional_id());
         let mut defaults = DEFAULTS.to_vec();
@@ -112,7 +123,7 @@ impl Producer {
         let client = kafka::create(config.create_with_context(DeliveryContext::new(options)))?;
         let message_max_bytes = message_max_bytes(options);
         let producer =
-            Self { client, transactional_id, message_max_bytes, deadline, open: false, leases: BTreeMap::new() };
+            Self { client, transactional_id, message_max_bytes, patience, open: false, leases: BTreeMap::new() };
         if producer.transactional_id.is_some() {
             producer.init_transactions()?;
         }
@@ -124,7 +135,7 @@ impl Producer {
         let mut told = None;
         while let Err(error) = self.client.init_transactions(SHORT_CALL_TIMEOUT) {
             let error = self.transaction_error("preparing transactions", &error);
-            let is_over = (self.deadline)().is_some() || Instant::now() > latest;
+            let is_over = (self.patience.over_by)().is_some() || Instant::now() > latest;
             self.before_another_try(error, is_over, &mut told)?;
         }
         Ok(())
@@ -263,7 +274,7 @@ impl Producer {
     ) -> Result<(), Error> {
         let mut told = None;
         loop {
-            let left = (self.deadline)().map(|deadline| deadline.saturating_duration_since(Instant::now()));
+            let left = (self.patience.over_by)().map(|deadline| deadline.saturating_duration_since(Instant::now()));
             let timeout = left.map_or(CALL_TIMEOUT, |left| left.clamp(SHORT_CALL_TIMEOUT, CALL_TIMEOUT));
             let Err(error) = call(consumer, timeout) else { return Ok(()) };
             self.before_another_try(error, self.is_over(), &mut told)?;
@@ -274,6 +285,7 @@ impl Producer {
     /// Passes on what no other try helps against, and gives up when it is too late for one.
     fn before_another_try(&self, error: Error, is_over: bool, told: &mut Option<Instant>) -> Result<(), Error> {
         let Error::Kafka { step, reason, class: ErrorClass::Retriable } = error else { return Err(error) };
+        (self.patience.tell)(step);
         self.client.context().client.check()?;
         if is_over {
             return Err(self.gave_up(step, reason));
@@ -288,10 +300,11 @@ impl Producer {
     }
 
     fn is_over(&self) -> bool {
-        (self.deadline)().is_some_and(|deadline| Instant::now() > deadline)
+        (self.patience.over_by)().is_some_and(|deadline| Instant::now() > deadline)
     }
 
     fn check_deadline(&self, step: &'static str) -> Result<(), Error> {
+        (self.patience.tell)(step);
         let unacknowledged = || format!("{} records are not acknowledged", self.client.in_flight_count());
         if self.is_over() { Err(self.gave_up(step, unacknowledged())) } else { Ok(()) }
     }

@@ -30,7 +30,7 @@ pub use status::{Snapshot, State, Status};
 use crate::ErrorClass;
 use crate::article;
 use crate::bus::consumer::Consumer;
-use crate::bus::producer::{Delivery, Producer};
+use crate::bus::producer::{Delivery, Patience, Producer};
 use crate::bus::{self, topics};
 use crate::tagger::{self, Tag};
 use process::Limits;
@@ -263,8 +263,10 @@ impl Worker {
 
     fn start(self, shutdown: &Shutdown) -> Result<stream::Stream, Error> {
         self.status.round(|_| {});
-        let deadline = shutdown.clone();
-        let producer = Producer::new(&self.kafka, self.options.delivery, Box::new(move || deadline.over_by()))?;
+        let (deadline, status) = (shutdown.clone(), self.status.clone());
+        let patience =
+            Patience { over_by: Box::new(move || deadline.over_by()), tell: Box::new(move |step| status.waits(step)) };
+        let producer = Producer::new(&self.kafka, self.options.delivery, patience)?;
         self.runtime.block_on(self.outputs.admit(&self.tagger.entity_types()))?;
         let limits = Limits {
             article: self.options.article_max_bytes,

@@ -7,6 +7,8 @@ use std::time::{Duration, Instant};
 
 /// A worker that has not come round its loop for so long hangs.
 const STALLED: Duration = Duration::from_secs(60);
+/// A worker that waits for the cluster for longer is not doing its work.
+const PATIENCE: Duration = Duration::from_secs(5);
 
 /// Where a worker is on its way.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
@@ -44,6 +46,10 @@ pub struct Snapshot {
     pub halted: Vec<Halt>,
     /// Why it seems to get nothing though there is something to get.
     pub stalled: Option<String>,
+    /// Why there is nothing to consume: the input topic is not there.
+    pub input_missing: Option<String>,
+    /// What it waits for the brokers to do, where that takes long.
+    pub waits_for: Option<&'static str>,
     /// Why no broker can be reached at the moment.
     pub brokers_down: Option<String>,
     /// The error that it ended with.
@@ -63,6 +69,7 @@ struct Inner {
     /// Grows with each commit, and with each change of the assignment.
     progress: u64,
     last_round: Option<Instant>,
+    waits_since: Option<Instant>,
 }
 
 impl Status {
@@ -80,15 +87,28 @@ impl Status {
 
     /// Whether it does its work: it has joined the group, reaches the brokers, and no partition stands still.
     pub fn ready(&self) -> bool {
-        let Snapshot { state, joined, brokers_down, halted, .. } = &self.lock().snapshot;
-        *state == State::Consuming && *joined && brokers_down.is_none() && halted.is_empty()
+        let Snapshot { state, joined, input_missing, brokers_down, waits_for, halted, .. } = &self.lock().snapshot;
+        let reaches_brokers = brokers_down.is_none() && waits_for.is_none() && input_missing.is_none();
+        *state == State::Consuming && *joined && reaches_brokers && halted.is_empty()
     }
 
     /// The worker has come round its loop.
     pub(super) fn round(&self, update: impl FnOnce(&mut Snapshot)) {
         let mut inner = self.lock();
         inner.last_round = Some(Instant::now());
+        inner.waits_since = None;
+        inner.snapshot.waits_for = None;
         update(&mut inner.snapshot);
+    }
+
+    /// The worker is within its loop, and waits for the brokers.
+    pub(super) fn waits(&self, step: &'static str) {
+        let mut inner = self.lock();
+        inner.last_round = Some(Instant::now());
+        let since = *inner.waits_since.get_or_insert_with(Instant::now);
+        if since.elapsed() > PATIENCE {
+            inner.snapshot.waits_for = Some(step);
+        }
     }
 
     /// What was assigned has changed.

@@ -445,6 +445,7 @@ impl Stream {
         self.status.round(|snapshot| {
             snapshot.state = state;
             snapshot.halted = halted;
+            snapshot.input_missing = self.consumer.missing();
             snapshot.in_flight = in_flight;
             snapshot.articles = self.summary.articles;
             snapshot.dead_letters = self.summary.dead_letters;

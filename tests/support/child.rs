@@ -1,6 +1,7 @@
 //! A worker with a dictionary as a process of its own, which can be killed: the test program starts itself again.
 
 use super::{dictionary, options};
+use litflow::bus;
 use litflow::model::Model;
 use litflow::tagger::{Engine, Tag};
 use litflow::worker::{self, Stop, Summary, Worker};
@@ -16,6 +17,9 @@ use tokio::sync::watch;
 /// The ignored test of each program that calls [`run`].
 const TEST: &str = "worker_process";
 const VARIABLE: &str = "LITFLOW_TEST_WORKER";
+
+/// The exit code of `litflow worker` where it was fenced or the broker's state is fatal: it is to be started again.
+pub const FENCED: i32 = 4;
 
 /// What a worker process is told.
 #[derive(Serialize, Deserialize)]
@@ -99,6 +103,12 @@ pub fn run() {
     };
     let handle = runtime.handle().clone();
     let worker = Worker::build(&told.options, &kafka, &Default::default(), tagger, handle).unwrap();
-    let summary = worker.run(stopped).unwrap();
-    println!("summary: {}", serde_json::to_string(&summary).unwrap());
+    match worker.run(stopped) {
+        Ok(summary) => println!("summary: {}", serde_json::to_string(&summary).unwrap()),
+        Err(worker::Error::Bus(error @ (bus::Error::Fenced { .. } | bus::Error::Kafka { .. }))) => {
+            eprintln!("worker {}: {error}", told.name);
+            std::process::exit(FENCED);
+        }
+        Err(error) => panic!("worker {}: {error}", told.name),
+    }
 }

@@ -1,6 +1,6 @@
 //! Faults of brokers and workers: killed or stopped in order, and started again.
 
-use super::child::Told;
+use super::child::{FENCED, Told};
 use super::nodes::{NODES, Nodes, signal};
 use std::process::Child;
 
@@ -8,17 +8,31 @@ use std::process::Child;
 pub struct Workers<F: Fn(usize) -> Told> {
     told: F,
     processes: Vec<Child>,
+    fenced: usize,
 }
 
 impl<F: Fn(usize) -> Told> Workers<F> {
     /// Starts so many; `told` says what each is told.
     pub fn start(count: usize, told: F) -> Self {
         let processes = (0..count).map(|worker| told(worker).spawn()).collect();
-        Self { told, processes }
+        Self { told, processes, fenced: 0 }
     }
 
     pub fn process_id(&self, worker: usize) -> u32 {
         self.processes[worker].id()
+    }
+
+    /// Starts those again that were fenced, as whoever runs workers does: a broker that is away for longer than
+    /// `transaction.timeout.ms` ends a transaction, and its worker with it. How many there were.
+    pub fn tend(&mut self) -> usize {
+        for (worker, process) in self.processes.iter_mut().enumerate() {
+            if let Some(ended) = process.try_wait().unwrap() {
+                assert_eq!(ended.code(), Some(FENCED), "worker {worker}: {ended}");
+                *process = (self.told)(worker).spawn();
+                self.fenced += 1;
+            }
+        }
+        self.fenced
     }
 
     fn kill(&mut self, worker: usize) {
@@ -40,9 +54,12 @@ impl<F: Fn(usize) -> Told> Workers<F> {
     }
 
     fn end(&mut self, worker: usize) {
-        signal(self.processes[worker].id(), libc::SIGTERM);
+        if self.processes[worker].try_wait().unwrap().is_none() {
+            signal(self.processes[worker].id(), libc::SIGTERM);
+        }
         let ended = self.processes[worker].wait().unwrap();
-        assert!(ended.success(), "worker {worker} did not end in order: {ended}");
+        let in_order = ended.success() || ended.code() == Some(FENCED);
+        assert!(in_order, "worker {worker} did not end in order: {ended}");
     }
 }
 
