@@ -6,20 +6,22 @@
 mod support;
 
 use fail::FailScenario;
+use futures::future::BoxFuture;
 use litflow::ErrorClass;
-use litflow::article::{ArticleEvent, Op};
+use litflow::article::{ArticleEvent, Document, Op};
 use litflow::bus::topics;
 use litflow::model::{self, Model};
-use litflow::tagger::{Engine, Tag};
+use litflow::tagger::{self, Dictionary, Engine, ModelRef, Tag, TaggedDocument};
 use litflow::worker::{self, State, Stop, Worker};
 use std::collections::BTreeMap;
 use std::os::unix::process::ExitStatusExt as _;
 use std::process::{Command, Stdio};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 use support::child::{self, Told};
 use support::nodes::signal;
-use support::{Cluster, article, wait_until};
+use support::{Cluster, article, dictionary, wait_until};
 use tokio::sync::watch;
 
 /// The tiny model with random weights that the model's own tests load: its mentions mean nothing.
@@ -122,6 +124,47 @@ fn a_loop_that_hangs_loses_its_partitions_and_publishes_nothing_of_them() {
         assert_eq!(summary.articles, ARTICLES as u64, "{protocol}");
         cluster.assert_each_once(ARTICLES);
     }
+}
+
+/// A tagger that takes long over its first document.
+struct Slow(Dictionary, Duration, AtomicBool);
+
+impl Tag for Slow {
+    fn model(&self) -> Arc<ModelRef> {
+        self.0.model()
+    }
+
+    fn entity_types(&self) -> Arc<[String]> {
+        self.0.entity_types()
+    }
+
+    fn tag(&self, document: Document) -> BoxFuture<'_, Result<TaggedDocument, tagger::Error>> {
+        Box::pin(async move {
+            if !self.2.swap(true, Ordering::Relaxed) {
+                tokio::time::sleep(self.1).await;
+            }
+            self.0.tag(document).await
+        })
+    }
+}
+
+#[test]
+fn a_batch_slower_than_the_poll_interval_keeps_its_partitions() {
+    let _failpoints = FailScenario::setup(); // none, and no other test's
+    let Some(cluster) = Cluster::start() else { return };
+    cluster.publish((0..200).map(article));
+    let mut kafka = cluster.options("slow");
+    kafka.consumer = impatient("cooperative-sticky");
+    let slow = Arc::new(Slow(dictionary(), Duration::from_secs(9), AtomicBool::new(false)));
+    // The window is full long before: nothing is taken, and polling goes on.
+    let options = worker::Options { transaction_articles: 10, in_flight_articles: 20, ..Default::default() };
+    let runtime = cluster.runtime.handle().clone();
+    let worker = Worker::build(&options, &kafka, &Default::default(), slow, runtime).unwrap();
+    let (_stop, stopped) = watch::channel(Stop::AtEnd);
+    let summary = worker.run(stopped).unwrap();
+    assert_eq!((summary.articles, summary.aborted), (200, 0));
+    assert!(summary.seconds > 9.0, "it was not slow");
+    cluster.assert_each_once(200);
 }
 
 #[test]

@@ -283,8 +283,21 @@ fn a_key_goes_where_java_clients_send_it() {
 
 #[test]
 fn workers_share_and_hand_over_without_loss_or_repetition() {
+    for protocol in ["cooperative-sticky", "range", "consumer"] {
+        share_and_hand_over(protocol);
+    }
+}
+
+/// `protocol`: a strategy of the classic protocol, or `consumer`, the new one of KIP-848.
+fn share_and_hand_over(protocol: &str) {
     let Some(cluster) = Cluster::start() else { return };
-    const ARTICLES: usize = 4_000;
+    const ARTICLES: usize = 2_000;
+    let consumer = match protocol {
+        "consumer" => vec![("group.protocol", "consumer")],
+        strategy => vec![("partition.assignment.strategy", strategy), ("session.timeout.ms", "6000")],
+    };
+    let consumer = consumer.into_iter().map(|(key, value)| (key.to_owned(), value.to_owned())).collect();
+    let kafka_of = |name: &str| bus::Options { consumer: BTreeMap::clone(&consumer), ..cluster.options(name) };
     // Small transactions, so that the group changes while many are still to come.
     let options = worker::Options { transaction_articles: 20, in_flight_articles: 40, ..Default::default() };
     cluster.publish((0..ARTICLES).map(article));
@@ -292,7 +305,7 @@ fn workers_share_and_hand_over_without_loss_or_repetition() {
     std::thread::scope(|scope| {
         let start = |name: &str| {
             let (stop, stopped) = watch::channel(Stop::Never);
-            let worker = cluster.worker(name, &options);
+            let worker = cluster.worker_at(&kafka_of(name), &options);
             let status = worker.status();
             (stop, status, scope.spawn(move || worker.run(stopped).unwrap()))
         };

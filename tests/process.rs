@@ -131,6 +131,31 @@ fn a_worker_that_waits_for_its_broker_hears_a_signal() {
 }
 
 #[test]
+fn watchers_that_hang_hold_nobody_up() {
+    let Some(cluster) = Cluster::start() else { return };
+    let port = free_port();
+    let mut command = worker(cluster.broker.bootstrap_servers(), "a");
+    let mut process = command.args(["--listen", &format!("127.0.0.1:{port}")]).spawn().unwrap();
+    wait_until("the worker is ready", || get(port, "/readyz").is_some_and(|answer| answer.contains(" 200 ")));
+    // Some ask and never read, some never end their question.
+    let hanging: Vec<TcpStream> = (0..200)
+        .map(|number| {
+            let mut stream = TcpStream::connect(("127.0.0.1", port)).unwrap();
+            let request = if number % 2 == 0 { "GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n" } else { "GET /met" };
+            stream.write_all(request.as_bytes()).unwrap();
+            stream
+        })
+        .collect();
+    cluster.publish((0..100).map(article));
+    wait_until("all is done", || cluster.read(topics::ANNOTATIONS).len() == 100);
+    assert!(get(port, "/healthz").unwrap().contains(" 200 "));
+    terminate(&process);
+    wait_until("the worker has ended", || process.try_wait().unwrap().is_some());
+    assert_eq!(process.wait().unwrap().code(), Some(0));
+    drop(hanging);
+}
+
+#[test]
 fn a_fenced_worker_ends_with_4() {
     let Some(cluster) = Cluster::start() else { return };
     cluster.publish([article(1)]);

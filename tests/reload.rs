@@ -162,6 +162,58 @@ fn a_version_without_topics_waits_for_them_and_a_broken_one_never_serves() {
     assert_eq!(reload.end(DEADLINE), End::Done);
 }
 
+/// A small file system at `folder`; goes with its handle.
+struct Small<'f>(&'f Path);
+
+impl<'f> Small<'f> {
+    /// None, with a note, where file systems cannot be mounted.
+    fn mount(folder: &'f Path) -> Option<Self> {
+        fs::create_dir_all(folder).unwrap();
+        let mounted = Command::new("mount").args(["-t", "tmpfs", "-o", "size=1m", "tmpfs"]).arg(folder).output();
+        if mounted.is_ok_and(|output| output.status.success()) {
+            return Some(Self(folder));
+        }
+        eprintln!("skipped: only root can mount a small file system");
+        None
+    }
+}
+
+impl Drop for Small<'_> {
+    fn drop(&mut self) {
+        let _ = Command::new("umount").arg("--lazy").arg(self.0).status();
+    }
+}
+
+#[test]
+fn a_full_disk_leaves_the_version_that_serves() {
+    let Some(cluster) = Cluster::start() else { return };
+    let versions = Versions::new(&cluster);
+    let cache = versions.folder.path().join("cache");
+    let Some(_small) = Small::mount(&cache) else { return };
+    versions.publish("1.0.0", |_| ());
+    let (worker, reload) = versions.worker();
+    let (status, handle) = (worker.status(), reload.handle());
+    let (stop, stopped) = watch::channel(Stop::Never);
+    let running = std::thread::spawn(move || worker.run(stopped));
+
+    let filler = cache.join("filler");
+    let written = fs::write(&filler, vec![0; 2 << 20]).unwrap_err();
+    assert_eq!(written.kind(), std::io::ErrorKind::StorageFull);
+    versions.publish("2.0.0", |_| ());
+    wait_until("the disk is full", || handle.snapshot().refused.is_some());
+    let refused = handle.snapshot().refused.unwrap();
+    assert!(refused.will_retry && refused.reason.contains("No space left"), "{refused:?}");
+    cluster.publish((0..50).map(article));
+    wait_until("the first version goes on", || status.snapshot().articles == 50);
+    assert!(status.ready());
+    fs::remove_file(&filler).unwrap();
+    wait_until("the second is loaded when there is room", || handle.snapshot().serving.version == "2.0.0");
+    stop.send(Stop::Now).unwrap();
+    running.join().unwrap().unwrap();
+    assert_eq!(reload.end(DEADLINE), End::Done);
+    assert_eq!(cluster.foreign_keys(topics::ANNOTATIONS).len(), 50);
+}
+
 /// What an operator does to a worker whose model lies in a directory.
 #[test]
 fn a_directory_is_loaded_again_when_it_changes_and_when_somebody_asks() {

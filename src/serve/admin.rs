@@ -18,7 +18,7 @@ pub async fn run(
     reload: Handle,
     stop: impl Future<Output = ()> + Send + 'static,
 ) -> std::io::Result<()> {
-    axum::serve(listener, router(reload)).with_graceful_shutdown(stop).await
+    super::serve(listener, router(reload), stop).await
 }
 
 fn router(reload: Handle) -> Router {

@@ -62,9 +62,30 @@ pub async fn run(
     stop: impl Future<Output = ()> + Send + 'static,
 ) -> std::io::Result<()> {
     let upkeep = tokio::spawn(upkeep(metrics.clone()));
-    let served = axum::serve(listener, router(metrics, health)).with_graceful_shutdown(stop).await;
+    let served = serve(listener, router(metrics, health), stop).await;
     upkeep.abort();
     served
+}
+
+/// Answers until `stop` is done. Answers under way then have a second: a client that does not read holds nobody up.
+async fn serve(
+    listener: TcpListener,
+    router: Router,
+    stop: impl Future<Output = ()> + Send + 'static,
+) -> std::io::Result<()> {
+    const GRACE: Duration = Duration::from_secs(1);
+    let (stopping, stopped) = tokio::sync::oneshot::channel();
+    let serving = axum::serve(listener, router).with_graceful_shutdown(async {
+        stop.await;
+        let _ = stopping.send(()); // nobody listens where all has ended
+    });
+    tokio::select! {
+        served = serving => served,
+        () = async {
+            let _ = stopped.await;
+            tokio::time::sleep(GRACE).await;
+        } => Ok(()),
+    }
 }
 
 #[derive(Clone)]
