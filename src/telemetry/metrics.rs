@@ -81,6 +81,11 @@ pub const METRICS: &[Metric] = &[
     gauge("litflow_worker_in_flight_articles", Unit::Count, "Articles consumed and not committed yet."),
     gauge("litflow_worker_in_flight_bytes", Unit::Bytes, "Their bytes."),
     gauge("litflow_worker_assigned_partitions", Unit::Count, "Partitions that the worker has."),
+    gauge(
+        "litflow_worker_halted_partitions",
+        Unit::Count,
+        "Partitions that stand still because a dead letter cannot be written.",
+    ),
     counter(
         "litflow_tagger_documents_total",
         &["outcome"],
