@@ -17,7 +17,7 @@ fn each_fault_has_the_tests_that_are_named() {
         .collect();
     let numbers: Vec<usize> = rows.iter().map(|cells| cells[0].parse().unwrap()).collect();
     assert_eq!(numbers, (1..=32).collect::<Vec<_>>());
-    for cells in rows {
+    for cells in rows.into_iter().filter(|cells| cells[2] != "not shown yet") {
         let tests: Vec<&str> = cells[3].split(", ").map(|test| test.trim_matches('`')).collect();
         for test in tests {
             let (file, name) = test.rsplit_once("::").unwrap_or_else(|| panic!("{cells:?} names no test"));
