@@ -319,7 +319,7 @@ fn a_static_member_that_is_killed_comes_back_to_its_partitions() {
 }
 
 /// What an annotations record says: the article's version and the ids of its mentions; none: it is gone.
-type State = Option<(i64, Vec<String>)>;
+type Annotated = Option<(i64, Vec<String>)>;
 
 #[test]
 fn articles_that_come_twice_have_the_same_ids_and_an_older_version_says_so() {
@@ -328,7 +328,7 @@ fn articles_that_come_twice_have_the_same_ids_and_an_older_version_says_so() {
     cluster.publish([article(1), article(1), ArticleEvent { version: 3, ..article(2) }, article(2)]);
     cluster.publish([article(3), ArticleEvent { op: Op::Delete, version: 2, ..article(3) }]);
     assert_eq!(cluster.work("a").articles, 6);
-    let mut states: BTreeMap<String, Vec<State>> = BTreeMap::new();
+    let mut states: BTreeMap<String, Vec<Annotated>> = BTreeMap::new();
     for entry in cluster.read(topics::ANNOTATIONS) {
         let state = match entry.value {
             support::Value::Annotations(annotations) => {
