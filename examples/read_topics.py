@@ -17,7 +17,7 @@ import fastavro
 from fastavro.schema import fingerprint, load_schema, to_parsing_canonical_form
 
 SCHEMAS = {}
-for file in (pathlib.Path(__file__).parent.parent / "schemas").glob("*.avsc"):
+for file in (pathlib.Path(__file__).parent.parent / "schemas").rglob("*.avsc"):
     schema = load_schema(file)
     SCHEMAS[bytes.fromhex(fingerprint(to_parsing_canonical_form(schema), "CRC-64-AVRO"))] = schema
 

@@ -49,21 +49,24 @@ pub trait Record: Serialize + DeserializeOwned + 'static {
 }
 
 macro_rules! record {
-    ($type:ty, $file:literal) => {
+    ($type:ty, $file:literal $(, $release:literal)*) => {
         impl Record for $type {
             const NAME: &'static str = $file;
 
             fn codec() -> &'static Codec {
                 static SCHEMA: LazyLock<Schema> =
                     LazyLock::new(|| parse(include_str!(concat!("../../schemas/", $file, ".avsc"))));
-                static CODEC: LazyLock<Codec> = LazyLock::new(|| Codec::new(&SCHEMA, &[]));
+                static OLDER: LazyLock<Vec<Schema>> = LazyLock::new(|| {
+                    vec![$(parse(include_str!(concat!("../../schemas/released/", $release, "/", $file, ".avsc")))),*]
+                });
+                static CODEC: LazyLock<Codec> = LazyLock::new(|| Codec::new(&SCHEMA, &OLDER));
                 &CODEC
             }
         }
     };
 }
 
-// The second argument of `Codec::new` takes the schemas that earlier releases wrote with.
+// After the name come the releases that wrote with another schema than today's.
 record!(ArticleEvent, "ArticleEvent");
 record!(Annotations, "Annotations");
 record!(EntityMention, "EntityMention");

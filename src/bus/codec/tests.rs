@@ -1,6 +1,7 @@
 //! Types and schema files agree in both directions; nothing that arrives makes the decoder panic.
 
 mod arbitrary;
+mod released;
 
 use super::*;
 use crate::bus::records::*;
