@@ -76,7 +76,7 @@ fn every_article_gets_the_new_version_and_the_report_says_what_changed() {
     cluster.publish([newer(0), deletion(1)]);
     cluster.work("a");
     // Never annotated, so the worker's; and one that the worker refuses and that keeps its older annotations.
-    let raw = RawDocument { content_type: "application/pdf".into(), bytes: b"%PDF".to_vec() };
+    let raw = RawDocument::new("application/pdf", "%PDF");
     cluster.publish([ArticleEvent { title: None, passages: Vec::new(), raw: Some(raw), ..article(2) }]);
     cluster.work("a");
     cluster.publish([article(ARTICLES)]);

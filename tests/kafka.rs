@@ -198,7 +198,7 @@ fn poison_goes_to_the_dead_letters_and_its_neighbours_go_on() {
     let at = bad_utf8.windows(5).position(|window| window == b"BRCA1").unwrap();
     bad_utf8[at] = 0xFF;
     let hostile = r#"<!DOCTYPE a [<!ENTITY a "ha"><!ENTITY b "&a;&a;">]><PubmedArticleSet><PubmedArticle>&b;"#;
-    let raw = RawDocument { content_type: "application/vnd.pubmed+xml".into(), bytes: hostile.as_bytes().to_vec() };
+    let raw = RawDocument::new("application/vnd.pubmed+xml", hostile);
     let raw = ArticleEvent { title: None, passages: Vec::new(), raw: Some(raw), ..article(1_003) };
     let empty = ArticleEvent { title: None, passages: Vec::new(), ..article(1_004) };
     let mut huge = article(1_005);

@@ -124,9 +124,22 @@ pub struct Passage {
 pub struct RawDocument {
     /// `application/vnd.pubmed+xml`, `application/jats+xml`, `text/plain`, `application/json`.
     pub content_type: String,
-    /// The bytes as they came.
+    /// The bytes as they came; empty where `claim` is set.
     #[serde(with = "apache_avro::serde::bytes")]
     pub bytes: Vec<u8>,
+    /// Where the document lies instead (the claim-check pattern); [`crate::claims`] brings it.
+    pub claim: Option<Claim>,
+}
+
+/// Where a document lies that is too large for the topic.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Claim {
+    /// The object: `s3://bucket/path`, `gs://…`, `az://…` or `file:///path`.
+    pub uri: String,
+    /// SHA-256 of the document, 64 hex digits.
+    pub sha256: String,
+    /// Its bytes, where that is known.
+    pub size: Option<i64>,
 }
 
 /// The fixed list of section names that every source's own headings are mapped to.
@@ -154,6 +167,13 @@ pub enum Section {
     Abbreviations,
     Body,
     Other,
+}
+
+impl RawDocument {
+    /// A document that travels in its event.
+    pub fn new(content_type: impl Into<String>, bytes: impl Into<Vec<u8>>) -> Self {
+        Self { content_type: content_type.into(), bytes: bytes.into(), claim: None }
+    }
 }
 
 impl Passage {

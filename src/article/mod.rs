@@ -20,10 +20,10 @@ mod record;
 mod section;
 pub mod xml;
 
-pub use event::{ArticleEvent, ArticleIds, MeshHeading, Op, Passage, RawDocument, Section};
+pub use event::{ArticleEvent, ArticleIds, Claim, MeshHeading, Op, Passage, RawDocument, Section};
 pub use format::Format;
 pub use raw::parse_raw;
-pub use reader::{Articles, Progress};
+pub use reader::{Articles, Progress, read_events};
 pub use record::{Options, Place, Position, Reason, RecordError, article_id, curie};
 
 /// The unit of tagging: one version of one article, its passages unaltered.

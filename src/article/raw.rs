@@ -13,7 +13,7 @@ use super::{ArticleEvent, ArticleIds, Op};
 /// # Errors
 /// All are of class [`Poison`](crate::ErrorClass::Poison): a content type that is not known, a document
 /// that is broken, exceeds the caps of `options`, holds no article or more than one, or in which there
-/// is nothing to read.
+/// is nothing to read, a document that is still to be fetched.
 pub fn parse_raw(mut event: ArticleEvent, options: &Options) -> Result<ArticleEvent, RecordError> {
     let id = event.id.clone();
     let error = |reason| RecordError { file: "event".into(), position: None, id: Some(id.clone()), reason };
@@ -21,6 +21,9 @@ pub fn parse_raw(mut event: ArticleEvent, options: &Options) -> Result<ArticleEv
         Some(raw) if event.op == Op::Upsert => raw,
         _ => return with_content(event).and_then(|event| within_limits(event, options)).map_err(error),
     };
+    if raw.claim.is_some() {
+        return Err(error(Reason::malformed("the document lies elsewhere and was not fetched")));
+    }
     if raw.bytes.len() > options.max_record_bytes {
         return Err(error(Reason::TooLong { limit: options.max_record_bytes }));
     }
@@ -95,7 +98,7 @@ mod tests {
     use crate::article::{RawDocument, Section};
 
     fn event(content_type: &str, bytes: &[u8]) -> ArticleEvent {
-        let raw = RawDocument { content_type: content_type.into(), bytes: bytes.to_vec() };
+        let raw = RawDocument::new(content_type, bytes);
         ArticleEvent { raw: Some(raw), version: 4, ..ArticleEvent::new("feed:1", "feed") }
     }
 

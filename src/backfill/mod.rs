@@ -21,6 +21,7 @@ use crate::article::{self, Articles};
 use crate::bus::exclusive::Exclusive;
 use crate::bus::scan::Scan;
 use crate::bus::{self, topics};
+use crate::claims;
 use crate::tagger::{self, Tag};
 use crate::worker::{self, Outputs, Stop};
 use plan::Survey;
@@ -56,6 +57,8 @@ pub struct Options {
     pub worker: worker::Options,
     /// How much is taken from raw documents.
     pub articles: article::Options,
+    /// Where documents may be fetched from that are not in their events.
+    pub claims: claims::Options,
     /// Who goes first.
     pub yield_to: Option<YieldTo>,
     /// Tag nothing; the report says what is to be done.

@@ -20,6 +20,7 @@ use crate::bus::exclusive::Exclusive;
 use crate::bus::records::Annotations;
 use crate::bus::scan::Scan;
 use crate::bus::{self, topics};
+use crate::claims::Claims;
 use crate::tagger::Tag;
 use crate::text::CodePoints;
 use crate::worker::Stop;
@@ -107,6 +108,7 @@ impl<'t> Run<'t> {
             output: options.worker.output_max_bytes,
             outputs,
             raw: options.articles.clone(),
+            claims: Arc::new(Claims::new(&options.claims).map_err(Error::Options)?),
         });
         let way = options.yield_to.as_ref().map(|yield_to| Way::new(&options.kafka, yield_to)).transpose()?;
         Ok(Self {
@@ -288,7 +290,14 @@ impl<'t> Run<'t> {
     fn collect(&mut self) -> Result<(), Halt> {
         let Some(mut working) = self.in_flight.pop_front() else { return Ok(()) };
         self.in_flight_bytes -= working.bytes;
-        let result = self.runtime.block_on(&mut working.task);
+        let result = loop {
+            let task = &mut working.task;
+            match self.runtime.block_on(async { tokio::time::timeout(NAP, task).await }) {
+                Ok(result) => break result,
+                // A document may be waited for that its store does not give.
+                Err(_) => self.check_stop()?,
+            }
+        };
         let item = &working.item;
         let told = |reason: &str, error: &dyn std::fmt::Display| {
             let id = String::from_utf8_lossy(item.message.key().unwrap_or_default()).into_owned();

@@ -10,6 +10,8 @@
 //!
 //! Decoding never panics, and never allocates more than [`MAX_ALLOCATION`] bytes for one string or array.
 
+mod count;
+
 use super::records::{Annotations, EntityMention, LabeledDocument, ModelVersion, ShadowTally};
 use crate::ErrorClass;
 use crate::article::ArticleEvent;
@@ -67,7 +69,7 @@ macro_rules! record {
 }
 
 // After the name come the releases that wrote with another schema than today's.
-record!(ArticleEvent, "ArticleEvent");
+record!(ArticleEvent, "ArticleEvent", "0.1.0");
 record!(Annotations, "Annotations");
 record!(EntityMention, "EntityMention");
 record!(LabeledDocument, "LabeledDocument");
@@ -84,23 +86,33 @@ pub struct Codec {
     header: [u8; SINGLE_OBJECT_HEADER],
     writer: GenericDatumWriter<'static>,
     reader: GenericDatumReader<'static>,
-    /// Headers and readers of the released older schemas; each resolves to the current one.
-    older: Vec<([u8; SINGLE_OBJECT_HEADER], GenericDatumReader<'static>)>,
+    older: Vec<Older>,
+}
+
+/// Reads the values of a released older schema.
+struct Older {
+    header: [u8; SINGLE_OBJECT_HEADER],
+    /// As they were written.
+    writer: GenericDatumReader<'static>,
+    /// Resolved to the current schema.
+    resolving: GenericDatumReader<'static>,
 }
 
 impl Codec {
     fn new(schema: &'static Schema, older: &'static [Schema]) -> Self {
         apache_avro::util::max_allocation_bytes(MAX_ALLOCATION);
-        let resolving = |writer: &'static Schema| {
-            let reader = GenericDatumReader::builder(writer).reader_schema(schema).build();
-            (header(writer), reader.expect("the schemas are compiled in, and the tests build each of them"))
+        const COMPILED_IN: &str = "the schemas are compiled in, and the tests build each of them";
+        let released = |writer: &'static Schema| Older {
+            header: header(writer),
+            writer: GenericDatumReader::builder(writer).build().expect(COMPILED_IN),
+            resolving: GenericDatumReader::builder(writer).reader_schema(schema).build().expect(COMPILED_IN),
         };
         Self {
             schema,
             header: header(schema),
             writer: GenericDatumWriter::builder(schema).build().expect("a schema without outside references resolves"),
             reader: GenericDatumReader::builder(schema).build().expect("a schema without outside references resolves"),
-            older: older.iter().map(resolving).collect(),
+            older: older.iter().map(released).collect(),
         }
     }
 
@@ -128,10 +140,12 @@ impl Codec {
                 let value = self.reader.read_deser(&mut body).map_err(malformed)?;
                 return whole(value, body);
             }
-            let Some((_, reader)) = self.older.iter().find(|(older, _)| header == older) else {
+            let Some(older) = self.older.iter().find(|older| header == older.header) else {
                 return Err(Error::UnknownFingerprint { schema: T::NAME, fingerprint: hex::encode(&header[2..]) });
             };
-            let value = reader.read_value(&mut body).and_then(|value| from_value(&value)).map_err(malformed)?;
+            count::check(&older.writer, body).map_err(malformed)?;
+            let value = older.resolving.read_value(&mut body).map_err(malformed)?;
+            let value = from_value(&value).map_err(malformed)?;
             return whole(value, body);
         }
         if bytes.first() == Some(&CONFLUENT_MAGIC) && bytes.len() >= CONFLUENT_HEADER {

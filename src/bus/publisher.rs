@@ -115,7 +115,7 @@ impl Publisher {
     }
 
     fn hand_over(&mut self, record: &Outgoing, place: Option<&Place>) -> Result<(), PublishError> {
-        let limit = self.limits.get(&record.topic).copied().unwrap_or(message_max_bytes(&self.options));
+        let limit = self.limit(&record.topic);
         let too_large = || Error::TooLarge { topic: record.topic.clone(), bytes: record.bytes(), limit };
         if record.bytes() > limit {
             return Err(too_large().into());
@@ -137,6 +137,11 @@ impl Publisher {
         self.sent.records += 1;
         self.sent.bytes += record.bytes();
         Ok(())
+    }
+
+    /// The largest record, in bytes of key and value, that a topic takes.
+    pub fn limit(&self, topic: &str) -> usize {
+        self.limits.get(topic).copied().unwrap_or(message_max_bytes(&self.options))
     }
 
     /// What the brokers refused since the last call, of the records that were sent with their place.

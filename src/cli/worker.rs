@@ -4,11 +4,12 @@ use super::beside::Observers;
 use super::exit::Exit;
 use super::{flags, input, model, signals};
 use indicatif::HumanCount;
+use litflow::claims::Claims;
 use litflow::config::{Config, Flag};
 use litflow::serve::{self, Health};
 use litflow::telemetry;
 use litflow::worker::reload::{self, Reload};
-use litflow::worker::{Outputs, Status, Stop, Summary, Worker};
+use litflow::worker::{self, Outputs, Status, Stop, Summary, Worker};
 use serde_json::json;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
@@ -83,7 +84,8 @@ impl Args {
         let observers = Observers::new(config, &serving);
         let serving = Arc::new(serving.observed_by(observers.all()));
         let worker = Worker::build(&config.worker, &config.kafka, &config.articles, serving.clone(), runtime.clone())?;
-        let worker = worker.with_outputs(outputs.clone());
+        let claims = Claims::new(&config.claims).map_err(worker::Error::Options)?;
+        let worker = worker.with_outputs(outputs.clone()).with_claims(claims);
         let reload = Reload::start(serving.clone(), chooser, config.model.follow)?;
         let beside = observers.start(config, &serving, &reload, outputs, runtime)?;
         drop(serving); // the worker and those beside it have theirs, and the last to end unloads the model

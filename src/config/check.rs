@@ -7,7 +7,8 @@ use serde_json::Value as Json;
 use std::fmt::Write as _;
 
 /// Tables whose keys are not ours to know: librdkafka's own properties, an object store's settings.
-pub(super) const FREE_FORM: &[&str] = &["kafka.properties", "kafka.consumer", "kafka.producer", "registry.options"];
+pub(super) const FREE_FORM: &[&str] =
+    &["claims.options", "kafka.properties", "kafka.consumer", "kafka.producer", "registry.options"];
 
 /// One thing that is wrong, and what to do about it.
 #[derive(Debug, Clone, PartialEq, Eq)]

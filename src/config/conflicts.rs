@@ -25,6 +25,7 @@ pub(super) fn conflicts(config: &Config) -> Vec<Conflict> {
     }
     let components = [
         config.articles.check(),
+        config.claims.check(),
         config.model.check(),
         config.registry.check(),
         config.tagger.check(),

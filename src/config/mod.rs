@@ -16,7 +16,7 @@ pub use layers::Flag;
 pub use show::Shown;
 
 use crate::model::device::{DeviceChoice, Precision};
-use crate::{article, bus, model, registry, serve, tagger, telemetry, worker};
+use crate::{article, bus, claims, model, registry, serve, tagger, telemetry, worker};
 use config::Source as _;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -32,6 +32,8 @@ pub const DEFAULT_TOML: &str = include_str!("default.toml");
 pub struct Config {
     /// How much is taken from article files.
     pub articles: article::Options,
+    /// Where documents may be fetched from that are too large for their events.
+    pub claims: claims::Options,
     /// The cluster.
     pub kafka: bus::Options,
     /// Which model tags, and on what.

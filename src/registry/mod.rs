@@ -18,7 +18,7 @@ mod error;
 mod fetch;
 pub mod golden;
 mod lifecycle;
-mod location;
+pub(crate) mod location;
 pub mod names;
 pub mod retention;
 mod store;

@@ -4,7 +4,7 @@
 //! version never mix their files: who begins leaves a claim with the digest of its manifest, created only where
 //! there is none, and whoever comes with another digest is refused.
 
-use super::location::{Location, Missing};
+use super::location::{Location, Missing, Named};
 use super::{Error, Options, names};
 use crate::bus::records::{ModelFile, ModelVersion};
 use crate::model::directory::{self, CONFIG, FileDigest, MANIFEST, Manifest, digest_of};
@@ -80,7 +80,14 @@ impl Store {
     }
 
     fn open_or(options: &Options, missing: Missing) -> Result<Self, Error> {
-        let location = Location::open(options, missing)?;
+        options.check().map_err(Error::Options)?;
+        let named = Named {
+            store: &options.store,
+            key: "registry.store",
+            options: &options.options,
+            options_key: "registry.options",
+        };
+        let location = Location::open(named, missing)?;
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
         let runtime = runtime.map_err(|cause| Error::io(Path::new("the store's runtime"), cause))?;
         Ok(Self { location, max_version_bytes: options.max_version_bytes, runtime: Some(runtime) })

@@ -15,6 +15,8 @@ const ERROR_MAX: usize = 1_000;
 pub enum Stage {
     /// Reading the record.
     Decode,
+    /// Bringing a document that lies elsewhere.
+    Fetch,
     /// Reading the document in it.
     Parse,
     /// Finding mentions.
@@ -28,6 +30,7 @@ impl Stage {
     pub fn name(self) -> &'static str {
         match self {
             Self::Decode => "decode",
+            Self::Fetch => "fetch",
             Self::Parse => "parse",
             Self::Tag => "tag",
             Self::Encode => "encode",

@@ -7,6 +7,7 @@
 //! on, `transaction` what is on its way to one commit, `halts` what stands still, `stream` is the loop.
 
 mod background;
+mod claim;
 pub mod dead_letter;
 mod ends;
 mod halts;
@@ -32,6 +33,7 @@ use crate::article;
 use crate::bus::consumer::Consumer;
 use crate::bus::producer::{Delivery, Patience, Producer};
 use crate::bus::{self, topics};
+use crate::claims::Claims;
 use crate::tagger::{self, Tag};
 use process::Limits;
 use serde::{Deserialize, Serialize};
@@ -198,6 +200,7 @@ pub struct Worker {
     raw: article::Options,
     tagger: Arc<dyn Tag>,
     outputs: Arc<Outputs>,
+    claims: Arc<Claims>,
     runtime: Handle,
     status: Arc<Status>,
 }
@@ -222,6 +225,7 @@ impl Worker {
             raw: raw.clone(),
             tagger,
             outputs: Arc::new(Outputs::new(kafka)),
+            claims: Arc::default(),
             runtime,
             status: Arc::default(),
         })
@@ -230,6 +234,11 @@ impl Worker {
     /// Shares the topics that were found with whoever replaces the tagger: a new model has types of its own.
     pub fn with_outputs(self, outputs: Arc<Outputs>) -> Self {
         Self { outputs, ..self }
+    }
+
+    /// Fetches documents that lie elsewhere by these; without, none is fetched.
+    pub fn with_claims(self, claims: Claims) -> Self {
+        Self { claims: Arc::new(claims), ..self }
     }
 
     /// What the worker says about itself while it runs.
@@ -273,6 +282,7 @@ impl Worker {
             output: self.options.output_max_bytes,
             outputs: self.outputs,
             raw: self.raw,
+            claims: self.claims,
         };
         let consumer = Consumer::new(&self.kafka, topics::ARTICLES)?;
         Ok(stream::Stream::new(self.options, consumer, producer, self.tagger, limits, self.runtime, self.status))

@@ -1,5 +1,6 @@
 //! One consumed record to the records that it becomes: no Kafka here, only a message in and bytes out.
 
+use super::claim;
 use super::dead_letter::{Refusal, Stage};
 use super::outputs::Outputs;
 use crate::ErrorClass;
@@ -8,6 +9,7 @@ use crate::bus::codec::{self, Record as _};
 use crate::bus::producer::Outgoing;
 use crate::bus::records::{Annotations, EntityMention, SourceRecord};
 use crate::bus::topics;
+use crate::claims::Claims;
 use crate::tagger::{self, Tag, TaggedDocument};
 use rdkafka::message::{Message as _, OwnedMessage};
 use std::collections::BTreeMap;
@@ -24,6 +26,8 @@ pub(crate) struct Limits {
     pub outputs: Arc<Outputs>,
     /// Those of raw documents.
     pub raw: article::Options,
+    /// Where documents may be fetched from, and how many at a time.
+    pub claims: Arc<Claims>,
 }
 
 /// What one article becomes.
@@ -79,6 +83,9 @@ pub(crate) async fn process(message: &OwnedMessage, tagger: &dyn Tag, limits: &L
 pub(super) enum Prepared {
     Tag(Document),
     Delete,
+    /// The document is to be fetched first. That is left to [`tag`], whose turn comes in order: what is fetched takes
+    /// room, and no article may wait for the room of one that waits for its turn.
+    Fetch(Box<ArticleEvent>),
 }
 
 /// Decodes and parses one record.
@@ -88,6 +95,13 @@ pub(super) fn prepare(message: &OwnedMessage, limits: &Limits) -> Result<Prepare
     if event.op == Op::Delete || event.retracted {
         return Ok(Prepared::Delete);
     }
+    if claim::of(&event).is_some() {
+        return Ok(Prepared::Fetch(Box::new(event)));
+    }
+    parse(event, limits)
+}
+
+fn parse(event: ArticleEvent, limits: &Limits) -> Result<Prepared, Refusal> {
     let event = parse_raw(event, &limits.raw).map_err(|e| Refusal::new(Stage::Parse, "unreadable_document", e))?;
     Ok(if event.retracted { Prepared::Delete } else { Prepared::Tag(event.into_document()) })
 }
@@ -99,10 +113,14 @@ pub(super) async fn tag(
     tagger: &dyn Tag,
     limits: &Limits,
 ) -> Result<Output, Failure> {
-    let document = match prepared {
-        Prepared::Tag(document) => document,
-        Prepared::Delete => return Ok(tombstone(key(message)?)),
+    let (prepared, _room) = match prepared {
+        Prepared::Fetch(event) => {
+            let (event, room) = claim::redeem(*event, &limits.claims).await?;
+            (parse(event, limits)?, room)
+        }
+        prepared => (prepared, None),
     };
+    let Prepared::Tag(document) = prepared else { return Ok(tombstone(key(message)?)) };
     let tagged = tagger.tag(document).await.map_err(|error| match error.class() {
         ErrorClass::Poison => Refusal::new(Stage::Tag, "untaggable", error).into(),
         _ => Failure::Stopped(error),

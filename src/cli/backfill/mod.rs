@@ -68,6 +68,7 @@ impl Args {
             kafka: config.kafka.clone(),
             worker: config.worker.clone(),
             articles: config.articles.clone(),
+            claims: config.claims.clone(),
             yield_to: Some(YieldTo { group: group.clone(), above: self.yield_above }),
             dry_run: self.dry_run,
         };

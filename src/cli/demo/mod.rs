@@ -142,7 +142,7 @@ impl Args {
         };
         let publisher = Publisher::new(kafka, broker.budget())?;
         let articles = Articles::new(&paths, self.from, &config.articles);
-        let (Published { records, .. }, left_out) = publish(articles, publisher, |_| ())?;
+        let (Published { records, .. }, left_out) = publish(articles, publisher, Ok, |_| ())?;
         step("articles", &format!("{} published", HumanCount(records)));
         Ok(left_out)
     }

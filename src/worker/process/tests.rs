@@ -14,7 +14,7 @@ fn dictionary() -> Dictionary {
 fn limits() -> Limits {
     let outputs = [topics::ANNOTATIONS, "entities.Gene", "entities.Disease"].map(|topic| (topic, 100_000));
     let outputs = Arc::new(Outputs::with_limits(outputs));
-    Limits { article: 1 << 20, output: 1 << 20, outputs, raw: article::Options::default() }
+    Limits { article: 1 << 20, output: 1 << 20, outputs, raw: article::Options::default(), claims: Arc::default() }
 }
 
 fn event(title: &str) -> ArticleEvent {
@@ -125,7 +125,7 @@ fn documents_that_cannot_be_read_are_refused() {
         ("text/plain", b"caf\xE9 au lait".to_vec()),
         ("image/png", b"\x89PNG".to_vec()),
     ] {
-        let raw = Some(RawDocument { content_type: content_type.into(), bytes });
+        let raw = Some(RawDocument::new(content_type, bytes));
         let event = ArticleEvent { raw, title: None, ..event("") };
         assert_eq!(reason(&message(Some("pmid:1"), Some(event.encode().unwrap()))), "unreadable_document");
     }
@@ -136,7 +136,7 @@ fn documents_that_cannot_be_read_are_refused() {
 
 #[test]
 fn a_raw_document_is_read_by_the_worker() {
-    let raw = Some(RawDocument { content_type: "text/plain".into(), bytes: b"BRCA1 in cancer.".to_vec() });
+    let raw = Some(RawDocument::new("text/plain", "BRCA1 in cancer."));
     let event = ArticleEvent { raw, title: None, ..event("") };
     let output = run(&message(Some("pmid:1"), Some(event.encode().unwrap()))).unwrap();
     assert_eq!(output.counts.mentions.values().sum::<u64>(), 2);

@@ -1,6 +1,6 @@
 //! Any value of each record, of the Rust type or as its schema has it.
 
-use crate::article::{ArticleEvent, ArticleIds, MeshHeading, Op, Passage, RawDocument, Section};
+use crate::article::{ArticleEvent, ArticleIds, Claim, MeshHeading, Op, Passage, RawDocument, Section};
 use crate::bus::records::*;
 use crate::tagger::ModelRef;
 use apache_avro::Schema;
@@ -78,7 +78,9 @@ pub fn mesh() -> impl Strategy<Value = MeshHeading> {
 pub fn article_event() -> impl Strategy<Value = ArticleEvent> {
     let ids = (maybe(), maybe(), maybe()).prop_map(|(pmid, pmcid, doi)| ArticleIds { pmid, pmcid, doi });
     let op = prop_oneof![Just(Op::Upsert), Just(Op::Delete)];
-    let raw = (text(), vec(any::<u8>(), 0..40)).prop_map(|(content_type, bytes)| RawDocument { content_type, bytes });
+    let claim = (text(), text(), option::of(any::<i64>())).prop_map(|(uri, sha256, size)| Claim { uri, sha256, size });
+    let raw = (text(), vec(any::<u8>(), 0..40), option::of(claim));
+    let raw = raw.prop_map(|(content_type, bytes, claim)| RawDocument { content_type, bytes, claim });
     let metadata = (maybe(), maybe(), maybe(), maybe(), vec(text(), 0..3), any::<bool>(), vec(mesh(), 0..3));
     let content = (maybe(), vec(passage(), 0..4), option::of(raw));
     (text(), any::<i64>(), op, ids, text(), metadata, content).prop_map(

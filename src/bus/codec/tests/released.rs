@@ -264,6 +264,9 @@ fn reads_all_releases<T: Record>() {
             let bytes = hex::decode(line["bytes"].as_str().unwrap()).unwrap();
             let value = T::decode(&bytes).unwrap_or_else(|e| panic!("{} of release {release}: {e}", T::NAME));
             assert!(holds(&as_json(&value), &line["value"]), "{} of {release}: {line}", T::NAME);
+            for end in 0..bytes.len() {
+                assert!(T::decode(&bytes[..end]).is_err(), "{} of {release}, cut off at {end}: {line}", T::NAME);
+            }
             count += 1;
         }
     }
@@ -278,6 +281,22 @@ fn values_of_every_release_are_read() {
     reads_all_releases::<LabeledDocument>();
     reads_all_releases::<ModelVersion>();
     reads_all_releases::<ShadowTally>();
+}
+
+/// A tree of generic values takes a hundred times the bytes that the shortest of them have.
+#[test]
+fn a_value_of_a_release_cannot_fill_the_memory() {
+    let schema = Schema::parse(&released("ArticleEvent.avsc")[0].1).unwrap();
+    let id = b"\x0cfeed:1"; // a string of six bytes
+    let fields_before_publication_types = [&id[..], &[2, 0, 0, 0, 0, 0, 0, 0, 0, 0]].concat();
+    let two_million_empty_ones = [&[0x80, 0x92, 0xF4, 0x01][..], &vec![0; 2_000_000], &[0]].concat();
+    let rest = [0, 0, 0, 0, 0];
+    let mut bytes = header(&schema).to_vec();
+    for part in [&fields_before_publication_types[..], &two_million_empty_ones, &rest] {
+        bytes.extend_from_slice(part);
+    }
+    let error = ArticleEvent::decode(&bytes).unwrap_err().to_string();
+    assert!(error.contains("more than 1048576 values"), "{error}");
 }
 
 fn keep_values<T: Record + std::fmt::Debug>(folder: &Path, strategy: impl Strategy<Value = T>) {
