@@ -1,6 +1,6 @@
 # The commands of the README. Each does all the set-up that it needs.
 
-.PHONY: help setup demo kafka loop test torture soak bench encoder model clean
+.PHONY: help setup demo kafka loop test torture soak bench fuzz encoder model clean
 
 CORPORA ?= ../shared/corpora/aioner
 OUT ?= runs/biored-minilm
@@ -35,6 +35,9 @@ bench: setup ## real tokens per second of the engine and the tagger; articles pe
 	cargo build --release --workspace
 	cargo bench --bench throughput -- $(ARGS)
 	cargo bench --bench bus
+
+fuzz: setup ## the decoders of foreign bytes, fuzzed (TIME=60: seconds each, TARGET: only these); needs nightly Rust
+	@scripts/fuzz
 
 encoder: setup ## the encoder that training starts from
 	@python3 scripts/fetch.py encoder

@@ -152,13 +152,16 @@ fn read_path(path: &Path, from: Option<Format>, options: &Options, consumed: Arc
     Ok(items(input, format, file_name(path), text_id(path), options))
 }
 
-/// The articles of bytes in memory; a plain text gets the id `id`.
-pub(super) fn read_events(
+/// The articles of bytes that are no file; a plain text gets the id `id`.
+///
+/// # Errors
+/// Bytes whose beginning cannot be read.
+pub fn read_events(
     bytes: impl BufRead + Send + 'static,
     format: Format,
     id: &str,
     options: &Options,
-) -> Result<Items, Reason> {
+) -> Result<impl Iterator<Item = Item>, Reason> {
     let input = input::Input::new(bytes)?;
     Ok(items(input, format, String::new(), id.to_owned(), options))
 }

@@ -5,7 +5,7 @@
 //! [`crf`] the head that joins neighbouring labels, [`device`] chooses where it all runs.
 
 pub mod bert;
-mod checkpoint;
+pub mod checkpoint;
 pub mod config;
 pub mod crf;
 pub mod device;
@@ -15,7 +15,7 @@ mod kernels;
 pub mod labels;
 mod onednn;
 mod packed;
-mod pickle;
+pub mod pickle;
 pub mod tokenizer;
 pub mod weights;
 

@@ -285,9 +285,11 @@ impl<'a> Reader<'a> {
         let Value::Global(callable) = self.values[callable] else {
             return Err("something applied that is no callable".into());
         };
-        let Value::Tuple(arguments) = self.values[arguments].clone() else {
+        let Value::Tuple(arguments) = &self.values[arguments] else {
             return Err("a callable applied to something that is no tuple".into());
         };
+        // No more than are looked at: a tuple of millions may be the argument of millions of calls.
+        let arguments: Vec<Id> = arguments.iter().take(MOST_ARGUMENTS).copied().collect();
         match (callable, &arguments[..]) {
             (Global::OrderedDict, []) => self.push(Value::Dict(Vec::new())),
             (Global::RebuildTensor, [storage, offset, size, stride, ..]) => {
@@ -443,6 +445,8 @@ impl<'a> Reader<'a> {
     }
 }
 
+/// How many arguments of a callable have a meaning.
+const MOST_ARGUMENTS: usize = 4;
 const EMPTY_STACK: &str = "the stack is empty";
 
 #[cfg(test)]

@@ -4,6 +4,7 @@
 use super::{Config, Error};
 use serde::Deserialize;
 use std::collections::HashMap;
+use std::panic::AssertUnwindSafe;
 use std::path::Path;
 use tokenizers::models::wordpiece::WordPiece;
 use tokenizers::normalizers::BertNormalizer;
@@ -33,7 +34,8 @@ impl Settings {
 
 /// The tokenizer in the bytes of `file`, with truncation and padding switched off.
 pub fn from_json(json: &[u8], config: &Config, file: &Path) -> Result<Tokenizer, Error> {
-    let mut tokenizer = Tokenizer::from_bytes(json).map_err(|e| Error::file(file, format!("not a tokenizer: {e}")))?;
+    let read = guarded(|| Tokenizer::from_bytes(json)).map_err(|e| Error::file(file, e))?;
+    let mut tokenizer = read.map_err(|e| Error::file(file, format!("not a tokenizer: {e}")))?;
     tokenizer.with_padding(None);
     tokenizer.with_truncation(None).map_err(|e| Error::file(file, e.to_string()))?;
     check(tokenizer, config, file)
@@ -84,6 +86,18 @@ pub fn from_vocabulary(
     let specials = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"].into_iter().filter(|token| ids.contains_key(token));
     tokenizer.add_special_tokens(&specials.map(|token| AddedToken::from(token, true)).collect::<Vec<_>>());
     check(tokenizer, config, file)
+}
+
+/// What the tokenizers library gives. It is written for files of its own making, and panics over some others: over a
+/// template with a token that is not there, only when the first text comes.
+///
+/// # Errors
+/// A panic; its place and message go to stderr, as any panic's.
+pub(crate) fn guarded<T>(work: impl FnOnce() -> T) -> Result<T, String> {
+    std::panic::catch_unwind(AssertUnwindSafe(work)).map_err(|panic| {
+        let message = panic.downcast_ref::<String>().map(String::as_str).or(panic.downcast_ref::<&str>().copied());
+        format!("the tokenizers library panicked: {}", message.unwrap_or("it does not say why"))
+    })
 }
 
 /// No id may lie outside the word embedding.

@@ -12,6 +12,7 @@
 //! are cut so that memory stays bounded; their parts overlap. A *window* is what fits into the encoder;
 //! windows overlap, and each word is read from the window in which it has the most context.
 
+use crate::model::tokenizer::guarded;
 use crate::text::CodePoints;
 use regex::Regex;
 use std::ops::Range;
@@ -95,12 +96,14 @@ impl SentenceTokenizer {
     /// pieces neighbouring windows share; it is cut to half a window.
     pub fn new(mut tokenizer: Tokenizer, max_length: usize, overlap: usize) -> Result<Self, Error> {
         let failed = |error: tokenizers::Error| Error::Tokenizer(error.to_string());
+        let encode = |tokenizer: &Tokenizer, special| {
+            guarded(|| tokenizer.encode("a", special)).map_err(Error::Tokenizer)?.map_err(failed)
+        };
         tokenizer.with_padding(None);
         tokenizer.with_truncation(None).map_err(failed)?;
         tokenizer.set_encode_special_tokens(true);
 
-        let bare = tokenizer.encode("a", false).map_err(failed)?;
-        let wrapped = tokenizer.encode("a", true).map_err(failed)?;
+        let (bare, wrapped) = (encode(&tokenizer, false)?, encode(&tokenizer, true)?);
         let (bare, wrapped) = (bare.get_ids(), wrapped.get_ids());
         let at = wrapped.windows(bare.len().max(1)).position(|window| window == bare).ok_or(Error::Template)?;
         let (prefix, suffix) = (wrapped[..at].to_vec(), wrapped[at + bare.len()..].to_vec());
@@ -116,7 +119,8 @@ impl SentenceTokenizer {
     /// Tokenises `text`, which starts `offset` code points into its passage. Texts longer than
     /// [`MAX_SEGMENT_BYTES`] are to be cut by [`segments`] first.
     pub fn encode(&self, text: &str, offset: u32) -> Result<EncodedSentence, Error> {
-        let encoding = self.tokenizer.encode(text, false).map_err(|error| Error::Tokenizer(error.to_string()))?;
+        let encoding = guarded(|| self.tokenizer.encode(text, false)).map_err(Error::Tokenizer)?;
+        let encoding = encoding.map_err(|error| Error::Tokenizer(error.to_string()))?;
         let code_points = CodePoints::new(text);
         let mut words: Vec<Word> = Vec::new();
         let mut current = None;
