@@ -20,7 +20,9 @@ const MAX_TAG_NAME: usize = 64;
 /// The records of a stream.
 pub(crate) struct Splitter<R> {
     source: R,
+    /// What was read and not yet handed out stands at `start..end`; what follows is room, zeroed once.
     buffer: Vec<u8>,
+    end: usize,
     /// Where in the buffer what was not yet handed out begins, and where in the stream that is.
     start: usize,
     offset: u64,
@@ -50,6 +52,7 @@ impl<R: Read> Splitter<R> {
         Self {
             source,
             buffer: Vec::new(),
+            end: 0,
             start: 0,
             offset: 0,
             at_end: false,
@@ -61,17 +64,22 @@ impl<R: Read> Splitter<R> {
 
     /// Reads another chunk; false at the end.
     fn fill(&mut self) -> io::Result<bool> {
-        self.buffer.drain(..self.start);
-        self.start = 0;
-        let length = self.buffer.len();
-        self.buffer.resize(length + CHUNK, 0);
+        if self.start > 0 {
+            self.buffer.copy_within(self.start..self.end, 0);
+            self.end -= self.start;
+            self.start = 0;
+        }
+        let room = self.end..self.end + CHUNK;
+        if self.buffer.len() < room.end {
+            self.buffer.resize(room.end, 0);
+        }
         let read = loop {
-            match self.source.read(&mut self.buffer[length..]) {
+            match self.source.read(&mut self.buffer[room.clone()]) {
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 read => break read,
             }
         };
-        self.buffer.truncate(length + *read.as_ref().unwrap_or(&0));
+        self.end += *read.as_ref().unwrap_or(&0);
         self.at_end = !matches!(read, Ok(1..));
         read.map(|read| read > 0)
     }
@@ -88,7 +96,7 @@ impl<R: Read> Splitter<R> {
 
     /// What was read and not yet handed out.
     fn pending(&self) -> &[u8] {
-        &self.buffer[self.start..]
+        &self.buffer[self.start..self.end]
     }
 
     /// Hands out the first `length` bytes of what is pending.
