@@ -78,3 +78,22 @@ proptest::proptest! {
         let _ = Pickle::read(&opcodes);
     }
 }
+
+#[test]
+fn a_call_takes_no_longer_for_arguments_that_mean_nothing() {
+    let storage = b"(X\x07\0\0\0storagectorch\nFloatStorage\nX\x01\0\0\00X\x03\0\0\0cpuK\x01tQ";
+    let view = b"K\0K\x01\x85K\x01\x85";
+    let call = b"h\x01h\0R";
+    let pickle = [
+        &b"\x80\x02("[..],
+        storage,
+        view,
+        &b"N".repeat(1_000_000),
+        b"tq\0ctorch._utils\n_rebuild_tensor_v2\nq\x01",
+        &call.repeat(200_000), // each would copy a million arguments
+        b".",
+    ];
+    let pickle = pickle.concat();
+    let read = Pickle::read(&pickle).unwrap();
+    assert!(matches!(read.root(), Value::Tensor(view) if view.size == [1]));
+}
