@@ -486,7 +486,7 @@ fn what_stands_behind_an_open_transaction_is_not_done_twice() {
         topic: topics::ANNOTATIONS.into(),
         key: Some(b"pmid:1".to_vec()),
         value: Some(value),
-        headers: None,
+        ..Outgoing::default()
     };
     // The same key, so the same partition: it is opened before the backfill commits.
     let mut open = None;

@@ -60,7 +60,7 @@ fn the_embedded_broker_carries_a_demo() {
         topic: topics::ARTICLES.into(),
         key: Some(b"pmid:9".to_vec()),
         value: Some(b"no Avro".to_vec()),
-        headers: None,
+        ..Outgoing::default()
     };
     publisher.send(&poison).unwrap();
     let too_much = Outgoing { value: Some(vec![0; broker.budget().unwrap()]), ..poison };

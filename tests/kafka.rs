@@ -221,6 +221,7 @@ fn poison_goes_to_the_dead_letters_and_its_neighbours_go_on() {
             key: Some(key.as_bytes().to_vec()),
             value: Some(value.clone()),
             headers: Some(OwnedHeaders::new().insert(header)),
+            ..Outgoing::default()
         };
         publisher.send(&record).unwrap();
     }

@@ -183,7 +183,7 @@ fn a_follower_sees_the_newest_state() {
         topic: topics::MODELS.into(),
         key: Some(key.into()),
         value: Some(b"no Avro".to_vec()),
-        headers: None,
+        ..Outgoing::default()
     };
     publisher.send(&garbage("other")).unwrap();
     publisher.finish().unwrap();

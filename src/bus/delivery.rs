@@ -128,5 +128,6 @@ pub(super) fn enqueue(
     base.key = record.key.as_deref();
     base.payload = record.value.as_deref();
     base.headers = record.headers.clone();
+    base.partition = record.partition;
     client.send(base).map_err(|(error, _)| error.rdkafka_error_code().unwrap_or(RDKafkaErrorCode::Unknown))
 }

@@ -47,12 +47,14 @@ pub enum Delivery {
 pub struct Outgoing {
     /// Topic.
     pub topic: String,
-    /// Key; it decides the partition.
+    /// Key.
     pub key: Option<Vec<u8>>,
     /// Value; none is a tombstone.
     pub value: Option<Vec<u8>>,
     /// Headers.
     pub headers: Option<OwnedHeaders>,
+    /// Partition; without one the key decides.
+    pub partition: Option<i32>,
 }
 
 impl Outgoing {

@@ -171,5 +171,5 @@ impl Publisher {
 
 fn outgoing<T: Record>(topic: &str, key: &str, value: &T) -> Result<Outgoing, codec::Error> {
     let (key, value) = (key.as_bytes().to_vec(), value.encode()?);
-    Ok(Outgoing { topic: topic.to_owned(), key: Some(key), value: Some(value), headers: None })
+    Ok(Outgoing { topic: topic.to_owned(), key: Some(key), value: Some(value), ..Outgoing::default() })
 }

@@ -135,7 +135,7 @@ pub(super) fn change(
             topic: topics::MODELS.into(),
             key: Some(name.as_bytes().to_vec()),
             value: Some(after.encode().map_err(Error::Value)?),
-            headers: None,
+            ..Outgoing::default()
         };
         match writer.commit(&[record]) {
             Ok(()) => return Ok((Some(after), true)),

@@ -179,7 +179,7 @@ fn encode(tagged: &TaggedDocument, source: &SourceRecord, limits: &Limits) -> Re
             let error = format!("more than worker.output_max_bytes = {} bytes of output", limits.output);
             return Err(Refusal::new(Stage::Encode, "output_too_large", error));
         }
-        records.push(Outgoing { topic, key: Some(key.to_vec()), value: Some(value), headers: None });
+        records.push(Outgoing { topic, key: Some(key.to_vec()), value: Some(value), ..Outgoing::default() });
         Ok(())
     };
     add(topics::ANNOTATIONS.into(), Annotations::new(tagged, source).encode().map_err(unencodable)?)?;

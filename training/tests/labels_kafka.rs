@@ -63,7 +63,7 @@ fn publish(cluster: &Cluster, documents: impl IntoIterator<Item = LabeledDocumen
 fn send(cluster: &Cluster, key: &str, value: Option<Vec<u8>>) {
     let mut publisher = cluster.publisher();
     let key = Some(key.as_bytes().to_vec());
-    publisher.send(&Outgoing { topic: topics::LABELS.into(), key, value, headers: None }).unwrap();
+    publisher.send(&Outgoing { topic: topics::LABELS.into(), key, value, ..Outgoing::default() }).unwrap();
     publisher.finish().unwrap();
 }
 

@@ -49,7 +49,9 @@ fn withdraw(place: &Place, documents: &[String]) {
     let mut publisher = place.cluster.publisher();
     for document in documents {
         let key = Some(format!("pmid:{}", document.split('|').next().unwrap()).into_bytes());
-        publisher.send(&Outgoing { topic: topics::LABELS.to_owned(), key, value: None, headers: None }).unwrap();
+        publisher
+            .send(&Outgoing { topic: topics::LABELS.to_owned(), key, value: None, ..Outgoing::default() })
+            .unwrap();
     }
     publisher.finish().unwrap();
 }

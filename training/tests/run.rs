@@ -258,7 +258,7 @@ fn labels_that_nothing_can_be_learned_from_are_a_clear_error() {
     for (key, value) in [("pmid:1", b"garbage".to_vec()), ("pmid:2", Vec::new())] {
         let (key, value) = (Some(key.as_bytes().to_vec()), Some(value));
         let topic = topics::LABELS.to_owned();
-        publisher.send(&litflow::bus::producer::Outgoing { topic, key, value, headers: None }).unwrap();
+        publisher.send(&litflow::bus::producer::Outgoing { topic, key, value, ..Default::default() }).unwrap();
     }
     publisher.finish().unwrap();
     fails("2 records");

@@ -52,5 +52,6 @@ fn record(announced: &ModelVersion, refusal: &Refusal, worker: &str) -> Result<O
         key: Some(announced.name.as_bytes().to_vec()),
         value: Some(announced.encode()?),
         headers: Some(headers),
+        partition: None,
     })
 }
