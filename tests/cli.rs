@@ -41,13 +41,15 @@ fn stderr_of_failure(command: &mut Command, code: i32) -> String {
 fn every_command_has_help_with_an_example() {
     let top = stdout(litflow().arg("--help"));
     assert!(top.contains("Exit codes:"), "{top}");
-    for command in ["demo", "ingest", "worker", "tag", "tail", "models", "topics", "config"] {
+    for command in ["demo", "ingest", "worker", "tag", "tail", "dlq", "models", "topics", "config"] {
         assert!(top.contains(&format!("  {command} ")), "{command} is not in the list: {top}");
         let help = stdout(litflow().args([command, "--help"]));
         assert!(help.contains(&format!("  litflow {command}")), "no example: {help}");
     }
     let models = &["list", "show", "history", "verify", "import", "promote", "rollback", "gc"][..];
-    let subcommands = [("models", models), ("topics", &["create", "check", "list"]), ("config", &["show", "default"])];
+    let dlq = &["list", "show", "replay", "purge"][..];
+    let subcommands =
+        [("models", models), ("dlq", dlq), ("topics", &["create", "check", "list"]), ("config", &["show", "default"])];
     for (command, subcommands) in subcommands {
         for subcommand in subcommands {
             let help = stdout(litflow().args([command, subcommand, "--help"]));

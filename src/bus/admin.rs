@@ -8,6 +8,7 @@ use crate::ErrorClass;
 use rdkafka::admin::{AdminClient, AdminOptions, ConfigResource, NewTopic, ResourceSpecifier, TopicReplication};
 use rdkafka::error::RDKafkaErrorCode;
 use rdkafka::metadata::Metadata;
+use rdkafka::{Offset, TopicPartitionList};
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
@@ -195,6 +196,21 @@ impl Admin {
                 Err(error) => return Err(error),
             }
         }
+    }
+
+    /// Deletes the records of each partition before these offsets. The topic's cleanup policy must be `delete`.
+    pub async fn delete_before(&self, topic: &str, offsets: &BTreeMap<i32, i64>) -> Result<(), Error> {
+        let step = "deleting records";
+        let mut list = TopicPartitionList::new();
+        for (&partition, &offset) in offsets {
+            let added = list.add_partition_offset(topic, partition, Offset::Offset(offset));
+            added.map_err(|e| self.failed(step, &e))?;
+        }
+        let deleted = self.client.delete_records(&list, &admin_options()).await.map_err(|e| self.failed(step, &e))?;
+        for element in deleted.elements() {
+            element.error().map_err(|e| self.failed(step, &e))?;
+        }
+        Ok(())
     }
 
     /// Every way in which the cluster differs from `topics`; empty where it does not.

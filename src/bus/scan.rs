@@ -59,6 +59,26 @@ impl Scan {
         self.position = position;
     }
 
+    /// Goes to the first record of each partition that is not older than `timestamp`, in milliseconds since the epoch;
+    /// where there is none, to its end.
+    pub fn seek_to_time(&mut self, timestamp: i64) -> Result<(), Error> {
+        let step = "asking for the offsets at a time";
+        let mut times = TopicPartitionList::new();
+        for &partition in self.position.keys() {
+            times
+                .add_partition_offset(&self.topic, partition, Offset::Offset(timestamp))
+                .map_err(|e| Error::kafka(step, &e))?;
+        }
+        let found = self.client.offsets_for_times(times, REQUEST_TIMEOUT).map_err(|e| Error::kafka(step, &e))?;
+        self.position = self.ends()?;
+        for element in found.elements() {
+            if let Offset::Offset(offset) = element.offset() {
+                self.position.insert(element.partition(), offset);
+            }
+        }
+        Ok(())
+    }
+
     /// Where each partition ends now, committed records only.
     pub fn ends(&self) -> Result<BTreeMap<i32, i64>, Error> {
         self.ends_for(&self.client)

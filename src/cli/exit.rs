@@ -1,11 +1,11 @@
 //! Exit codes, and how an error is told.
 
 use super::models;
-use super::{demo, input, model};
+use super::{demo, dlq as dlq_command, input, model};
 use litflow::bus::publisher::PublishError;
 use litflow::tagger::StartError;
 use litflow::worker::reload;
-use litflow::{ErrorClass, backfill, bus, config, registry, worker};
+use litflow::{ErrorClass, backfill, bus, config, dlq, registry, worker};
 use std::io::ErrorKind;
 use std::process::ExitCode;
 
@@ -61,6 +61,9 @@ fn code(error: &anyhow::Error) -> u8 {
         if cause.is::<config::Error>() || cause.is::<input::NoInput>() || cause.is::<demo::InUse>() {
             return CONFIGURATION;
         }
+        if cause.is::<dlq_command::NotConfirmed>() {
+            return CONFIGURATION;
+        }
         if cause.is::<model::NoModel>() || cause.is::<model::NoChampion>() || cause.is::<models::Refused>() {
             return MODEL_REFUSED;
         }
@@ -98,6 +101,11 @@ fn code(error: &anyhow::Error) -> u8 {
             _ => {}
         }
         match cause.downcast_ref() {
+            Some(dlq::Error::Replaced) => return FATAL_BROKER,
+            Some(dlq::Error::NoPartition { .. }) => return CONFIGURATION,
+            _ => {}
+        }
+        match cause.downcast_ref() {
             Some(worker::Error::Options(_)) => return CONFIGURATION,
             Some(worker::Error::DeadLetter { .. }) => return FATAL_BROKER,
             _ => {}
@@ -118,6 +126,9 @@ fn bus_error<'e>(cause: &'e (dyn std::error::Error + 'static)) -> Option<&'e bus
         return Some(error);
     }
     if let Some(registry::Error::Bus(error)) = cause.downcast_ref() {
+        return Some(error);
+    }
+    if let Some(dlq::Error::Bus(error)) = cause.downcast_ref() {
         return Some(error);
     }
     cause.downcast_ref()

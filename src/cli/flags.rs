@@ -1,5 +1,6 @@
 //! Flags that stand for keys of the configuration, shared by the commands that need them.
 
+use litflow::bus::kafka::host_name;
 use litflow::config::Flag;
 
 /// Logs, for every command.
@@ -61,6 +62,12 @@ impl Kafka {
     pub fn flags(&self) -> Vec<Flag> {
         collect([("--bootstrap-servers", "kafka.bootstrap_servers", &self.bootstrap_servers)])
     }
+}
+
+/// Who runs the command, for those who do not say so: `user@host`.
+pub fn somebody() -> String {
+    let user = || std::env::var("USER").or_else(|_| std::env::var("LOGNAME")).unwrap_or_else(|_| "somebody".into());
+    format!("{}@{}", user(), host_name())
 }
 
 pub fn collect<const N: usize>(given: [(&'static str, &'static str, &Option<String>); N]) -> Vec<Flag> {

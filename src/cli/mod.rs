@@ -4,6 +4,7 @@ mod backfill;
 mod beside;
 mod config;
 mod demo;
+mod dlq;
 mod exit;
 mod flags;
 mod ingest;
@@ -72,6 +73,7 @@ enum Command {
     Backfill(backfill::Args),
     Tag(tag::Args),
     Tail(tail::Args),
+    Dlq(dlq::Args),
     Models(models::Args),
     Topics(topics::Args),
     Config(config::Args),
@@ -109,6 +111,7 @@ fn run(cli: &Cli) -> anyhow::Result<Exit> {
         Command::Backfill(args) => runtime.block_on(args.run(config)),
         Command::Tag(args) => runtime.block_on(args.run(config)),
         Command::Tail(args) => args.run(config),
+        Command::Dlq(args) => args.run(config, &runtime),
         Command::Models(args) => args.run(config),
         Command::Topics(args) => runtime.block_on(args.run(config)),
         Command::Config(args) => args.run(&loaded),
@@ -127,6 +130,7 @@ impl Command {
             Self::Backfill(args) => args.flags(),
             Self::Tag(args) => args.flags(),
             Self::Tail(args) => args.flags(),
+            Self::Dlq(args) => args.flags(),
             Self::Models(args) => args.flags(),
             Self::Topics(args) => args.flags(),
             Self::Config(_) => Vec::new(),

@@ -7,6 +7,7 @@ use anstyle::{AnsiColor, Style};
 use litflow::article::{ArticleEvent, Op};
 use litflow::bus::reader::{Entry, From, Reader, Value};
 use litflow::bus::records::{Annotations, EntityMention, LabeledDocument, ModelVersion, ShadowTally};
+use litflow::bus::topics;
 use litflow::config::{Config, Flag};
 use std::collections::BTreeMap;
 use std::io::Write;
@@ -120,6 +121,10 @@ pub fn line(painter: &Painter, entry: &Entry) -> String {
         Value::Labels(labels) => format!("{id}  {}", labels_line(painter, labels)),
         Value::Model(model) => format!("{id}  {}", model_line(model)),
         Value::Shadow(tally) => format!("{id}  {}", shadow_line(tally)),
+        Value::Tombstone if entry.topic == topics::DEAD_LETTERS => {
+            let headers: Vec<String> = entry.headers.iter().map(|(name, value)| format!("{name}={value}")).collect();
+            format!("{id}  {}", painter.plain(&headers.join("  "), ID_WIDTH + 2))
+        }
         Value::Tombstone => format!("{id}  {}", painter.styled(BAD, "deleted")),
         Value::Bytes { bytes, error } => {
             let headers: Vec<String> = entry.headers.iter().map(|(name, value)| format!("{name}={value}")).collect();

@@ -7,11 +7,11 @@ mod show;
 mod verify;
 
 pub use promote::Refused;
+pub use show::date;
 
 use super::exit::Exit;
 use super::flags;
 use clap::Subcommand;
-use litflow::bus::kafka::host_name;
 use litflow::bus::records::ModelVersion;
 use litflow::config::{Config, Flag};
 use litflow::registry::aliases::{CHAMPION, Occasion};
@@ -230,8 +230,7 @@ impl Signed {
     }
 
     fn occasion(&self) -> Occasion {
-        let user = || std::env::var("USER").or_else(|_| std::env::var("LOGNAME")).unwrap_or_else(|_| "somebody".into());
-        let by = self.by.clone().unwrap_or_else(|| format!("{}@{}", user(), host_name()));
+        let by = self.by.clone().unwrap_or_else(flags::somebody);
         Occasion::now(&by, &self.reason)
     }
 }
