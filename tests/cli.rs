@@ -94,6 +94,38 @@ fn configuration_is_shown_with_its_origins() {
     assert_eq!(defaults, litflow::config::DEFAULT_TOML);
 }
 
+/// Neither where it is shown, nor where something else is wrong.
+#[test]
+fn a_secret_in_a_file_is_told_by_the_files_name() {
+    let mut secret = tempfile::NamedTempFile::new().unwrap();
+    secret.write_all(b"hunter2\n").unwrap();
+    let path = secret.path().display().to_string();
+    let with_secrets = |arguments: &[&str]| {
+        let mut command = litflow();
+        command.args(arguments).env("LITFLOW_KAFKA__PROPERTIES__SECURITY_PROTOCOL", "SASL_SSL");
+        command.env("LITFLOW_KAFKA__PROPERTIES__SASL_PASSWORD_FILE", &path);
+        command.env("LITFLOW_KAFKA__PROPERTIES__SSL_KEY_PASSWORD", "hunter2");
+        command.env("LITFLOW_REGISTRY__STORE", "s3://alice:hunter2@bucket/models");
+        command
+    };
+    let shown =
+        stdout(&mut with_secrets(&["config", "show"])) + &stdout(&mut with_secrets(&["config", "show", "--json"]));
+    assert!(shown.contains(&format!("{path}, named by LITFLOW_KAFKA__PROPERTIES__SASL_PASSWORD_FILE")), "{shown}");
+    let mut told = stderr_of_failure(with_secrets(&["config", "show"]).env("LITFLOW_HTTP__LISTEN", "nowhere"), 2);
+    // librdkafka refuses the value, and quotes it.
+    let refused = &mut with_secrets(&["tail", "articles", "--log-level", "trace"]);
+    refused.env("LITFLOW_KAFKA__PROPERTIES__SASL_MECHANISM", "PLAIN").env("LITFLOW_KAFKA__PROPERTIES__DEBUG", "all");
+    refused.env("LITFLOW_KAFKA__PROPERTIES__SASL_OAUTHBEARER_SCOPE_SECRET", "hunter2");
+    told += &stderr_of_failure(refused, 2);
+    assert!(told.contains("sasl.oauthbearer.scope.secret"), "{told}");
+    assert!(!shown.contains("hunter2") && !told.contains("hunter2"), "{shown}{told}");
+
+    let mut missing = litflow();
+    missing.args(["config", "show"]).env("LITFLOW_MLFLOW__TOKEN_FILE", "/nowhere/token");
+    let told = stderr_of_failure(&mut missing, 2);
+    assert!(told.contains("mlflow.token_file") && told.contains("/nowhere/token"), "{told}");
+}
+
 #[test]
 fn tag_writes_json_lines_in_input_order() {
     let texts: Vec<String> = (0..50)

@@ -19,7 +19,7 @@ use std::os::unix::fs::symlink;
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::sync::Arc;
-use support::http::{free_port, request};
+use support::http::{free_port, request, request_with};
 use support::{Cluster, DEADLINE, article, versions, wait_until};
 use tokio::sync::watch;
 
@@ -226,13 +226,15 @@ fn a_directory_is_loaded_again_when_it_changes_and_when_somebody_asks() {
         fs::rename(&next, &model).unwrap();
     };
     point("1.0.0");
-    let (port, admin) = (free_port(), free_port());
+    let (port, admin, token) = (free_port(), free_port(), folder.path().join("token"));
+    fs::write(&token, "hunter2\n").unwrap();
     let mut process = Command::new(env!("CARGO_BIN_EXE_litflow"))
         .args(["worker", "--model"])
         .arg(&model)
         .args(["--precision", "fp32", "--listen", &format!("127.0.0.1:{port}")])
         .args(["--bootstrap-servers", cluster.broker.bootstrap_servers()])
         .env("LITFLOW_HTTP__ADMIN_LISTEN", format!("127.0.0.1:{admin}"))
+        .env("LITFLOW_HTTP__ADMIN_TOKEN_FILE", &token)
         .stderr(Stdio::null())
         .spawn()
         .unwrap();
@@ -246,10 +248,12 @@ fn a_directory_is_loaded_again_when_it_changes_and_when_somebody_asks() {
 
     point("3.0.0");
     versions::flip_a_bit(&model.join("model.safetensors"));
-    let answer = request(admin, "POST", "/admin/model").unwrap();
+    assert!(request(admin, "POST", "/admin/model").unwrap().contains(" 401 "));
+    let ask = |method: &str| request_with(admin, method, "/admin/model", "Authorization: Bearer hunter2\r\n").unwrap();
+    let answer = ask("POST");
     assert!(answer.contains(" 409 ") && answer.contains("its SHA-256 is"), "{answer}");
     assert!(ready().contains(" 200 ") && ready().contains("its SHA-256 is"), "{}", ready());
-    assert!(request(admin, "GET", "/admin/model").unwrap().contains(r#""version":"2.0.0""#));
+    assert!(ask("GET").contains(r#""version":"2.0.0""#));
     let metrics = request(port, "GET", "/metrics").unwrap();
     assert!(metrics.contains("litflow_model_refused 1"), "{metrics}");
     assert!(metrics.contains(r#"litflow_model_loads_total{outcome="swapped"} 1"#), "{metrics}");

@@ -92,7 +92,8 @@ impl Args {
         let handle = beside.told_by(reload.handle());
         started.get_or_init(|| (worker.status(), handle.clone()));
         signals::look_on_hangups(hangups, handle.clone());
-        let admin = admin.map(|listener| tokio::spawn(serve::admin::run(listener, handle, over(ended))));
+        let admin =
+            admin.map(|(listener, token)| tokio::spawn(serve::admin::run(listener, token, handle, over(ended))));
         let result = spawn_blocking(move || worker.run(stopped)).await?;
 
         let ends = spawn_blocking(move || [beside.end(LOAD_GRACE), reload.end(LOAD_GRACE)]).await?;
@@ -144,12 +145,12 @@ async fn serve_metrics(
     Ok(Some(tokio::spawn(serve::run(listener, metrics, health, over(ended)))))
 }
 
-/// The admin listener where one is configured. It answers when there is a worker.
-async fn bind_admin(config: &Config) -> anyhow::Result<Option<TcpListener>> {
-    let Some(address) = config.http.admin_listen else { return Ok(None) };
+/// The admin listener where one is configured, and its token. It answers when there is a worker.
+async fn bind_admin(config: &Config) -> anyhow::Result<Option<(TcpListener, String)>> {
+    let (Some(address), Some(token)) = (config.http.admin_listen, &config.http.admin_token) else { return Ok(None) };
     let listener = serve::bind("http.admin_listen", address).await?;
     tracing::info!(address = %listener.local_addr()?, "serving /admin/model");
-    Ok(Some(listener))
+    Ok(Some((listener, token.clone())))
 }
 
 /// Done when the sender is dropped.

@@ -43,8 +43,30 @@ pub(super) fn conflicts(config: &Config) -> Vec<Conflict> {
         let message = "has no effect without model.name: candidates are versions that the registry announces";
         conflicts.push(Conflict::new("shadow.sample", message, "set model.name, or leave it at 0"));
     }
+    http(config, &mut conflicts);
     kafka(config, &mut conflicts);
     conflicts
+}
+
+/// The admin listener changes what a worker does, so there is none without a token.
+fn http(config: &Config, conflicts: &mut Vec<Conflict>) {
+    let (listen, token) = (&config.http.admin_listen, &config.http.admin_token);
+    let way_out = "set both, the token best by LITFLOW_HTTP__ADMIN_TOKEN_FILE, or neither";
+    match (listen, token) {
+        (Some(_), None) => {
+            let message = "is refused without http.admin_token, which those who may ask must show";
+            conflicts.push(Conflict::new("http.admin_listen", message, way_out));
+        }
+        (None, Some(_)) => {
+            conflicts.push(Conflict::new("http.admin_token", "has no effect without http.admin_listen", way_out));
+        }
+        _ => {}
+    }
+    if token.as_ref().is_some_and(|token| token.is_empty() || !token.bytes().all(|byte| byte.is_ascii_graphic())) {
+        let message = "is empty, or holds what a header cannot carry";
+        let way_out = "use visible ASCII characters without spaces: openssl rand -hex 32";
+        conflicts.push(Conflict::new("http.admin_token", message, way_out));
+    }
 }
 
 /// Properties with the only values that keep exactly-once.

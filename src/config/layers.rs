@@ -1,6 +1,7 @@
 //! The layers as sources of the `config` crate, each value carrying its origin.
 
 use super::check::{FREE_FORM, Problem, schema};
+use super::files::read_secrets;
 use super::{DEFAULT_TOML, Error};
 use config::{Map, Value, ValueKind};
 use std::ffi::OsString;
@@ -47,14 +48,16 @@ impl Layer {
     }
 
     /// A file; origins are `<path>:<line>`.
-    pub fn file(path: &Path) -> Result<Self, Error> {
+    pub fn file(path: &Path, problems: &mut Vec<Problem>) -> Result<Self, Error> {
         let text = std::fs::read_to_string(path).map_err(|reason| Error::File { path: path.to_owned(), reason })?;
         let table = DeTable::parse(&text).map_err(|error| Error::Syntax {
             path: path.to_owned(),
             reason: error.to_string().trim_end().to_owned(),
         })?;
         let origin = |begin: usize| Some(format!("{}:{}", path.display(), line_of(&text, begin)));
-        Ok(Self(table_values(table.get_ref(), &origin)))
+        let mut layer = table_values(table.get_ref(), &origin);
+        read_secrets("", &mut layer, problems);
+        Ok(Self(layer))
     }
 
     /// The environment; origins are the variables' names. Variables that begin like ours but name no
@@ -85,6 +88,7 @@ impl Layer {
             let steps = steps(&full);
             set(&mut layer, &steps, Value::new(Some(&name), ValueKind::String(value.to_owned())));
         }
+        read_secrets("", &mut layer, problems);
         Self(layer)
     }
 

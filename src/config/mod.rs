@@ -2,11 +2,13 @@
 //!
 //! Four layers, the later wins: the defaults embedded in the program (`default.toml`, one comment a
 //! key), the file given by `--config`, the environment (`LITFLOW_<SECTION>__<KEY>`), and flags. The
-//! sections are the components' own `Options`. Whatever is wrong in any layer is collected and reported
+//! sections are the components' own `Options`. A secret may stand in a file of its own, which its key with `_file`
+//! behind it names. Whatever is wrong in any layer is collected and reported
 //! at once, each problem with its key, its origin and the way out; nothing is ignored silently.
 
 mod check;
 mod conflicts;
+mod files;
 mod layers;
 pub mod secrets;
 mod show;
@@ -153,7 +155,7 @@ impl Config {
         let mut problems = Vec::new();
         let mut builder = config::Config::builder().add_source(layers::Layer::defaults());
         if let Some(path) = file {
-            builder = builder.add_source(layers::Layer::file(path)?);
+            builder = builder.add_source(layers::Layer::file(path, &mut problems)?);
         }
         let merged = builder
             .add_source(layers::Layer::environment(environment, &mut problems))

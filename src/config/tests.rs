@@ -137,6 +137,86 @@ fn properties_pass_through_in_every_spelling() {
 }
 
 #[test]
+fn secrets_stand_in_files() {
+    let folder = tempfile::tempdir().unwrap();
+    let secret = |name: &str, text: &str| {
+        let path = folder.path().join(name);
+        std::fs::write(&path, text).unwrap();
+        path.display().to_string()
+    };
+    let (password, token) = (secret("password", "hunter2\r\n"), secret("token", "a\nb\n"));
+    let file = format!(
+        "[kafka.properties]\nsecurity.protocol = 'SASL_SSL'\nsasl.password_file = '{password}'\n[mlflow]\ntoken_file = '{token}'\n"
+    );
+    let variables = [
+        ("LITFLOW_KAFKA__PRODUCER__SSL_KEY_PASSWORD_FILE", password.as_str()),
+        ("LITFLOW_KAFKA__CONSUMER__SASL_OAUTHBEARER_CLIENT_SECRET_FILE", password.as_str()),
+        ("LITFLOW_REGISTRY__OPTIONS__AWS_SECRET_ACCESS_KEY_FILE", password.as_str()),
+        ("LITFLOW_REGISTRY__OPTIONS__AWS_WEB_IDENTITY_TOKEN_FILE", "/theirs"),
+        ("LITFLOW_HTTP__ADMIN_TOKEN_FILE", ""),
+    ];
+    let loaded = load(&file, &variables, &[]).unwrap();
+    let config = &loaded.config;
+    assert_eq!(config.kafka.properties["sasl.password"], "hunter2");
+    assert_eq!(config.kafka.producer["ssl.key.password"], "hunter2");
+    assert_eq!(config.kafka.consumer["sasl.oauthbearer.client.secret"], "hunter2");
+    assert_eq!(config.registry.options["aws_secret_access_key"], "hunter2");
+    assert_eq!(config.registry.options["aws_web_identity_token_file"], "/theirs");
+    assert_eq!(config.mlflow.token.as_deref(), Some("a\nb"));
+    assert_eq!(config.http.admin_token, None);
+    assert_eq!(
+        loaded.origins["kafka.producer.ssl.key.password"],
+        format!("{password}, named by LITFLOW_KAFKA__PRODUCER__SSL_KEY_PASSWORD_FILE")
+    );
+    let shown = Shown(&loaded).toml() + &Shown(&loaded).json().to_string();
+    assert!(!shown.contains("hunter2") && shown.contains(&password), "{shown}");
+
+    // A later layer wins, whichever of the two it uses.
+    let loaded = load(&file, &[("LITFLOW_KAFKA__PROPERTIES__SASL_PASSWORD", "later")], &[]).unwrap();
+    assert_eq!(loaded.config.kafka.properties["sasl.password"], "later");
+}
+
+#[test]
+fn files_that_hold_no_secret_are_refused_without_their_contents() {
+    let folder = tempfile::tempdir().unwrap();
+    let refusal = |bytes: &[u8]| {
+        let path = folder.path().join("secret");
+        std::fs::write(&path, bytes).unwrap();
+        let path = path.display().to_string();
+        let problems = problems("", &[("LITFLOW_MLFLOW__TOKEN_FILE", path.as_str())], &[]);
+        assert_eq!((problems.len(), problems[0].key.as_str()), (1, "mlflow.token_file"), "{problems:?}");
+        let told = problems[0].to_string();
+        assert!(told.contains(&path) && told.contains("LITFLOW_MLFLOW__TOKEN_FILE"), "{told}");
+        told
+    };
+    assert!(refusal(b"\n").contains("it is empty"));
+    assert!(refusal(&vec![b'x'; 65_537]).contains("more than 65536 bytes"));
+    assert!(refusal(b"hunter2\xFF").contains("UTF-8"));
+    let told = refusal(b"hunter2\0");
+    assert!(told.contains("zero byte") && !told.contains("hunter2"), "{told}");
+    let missing = problems("", &[("LITFLOW_MLFLOW__TOKEN_FILE", "/nowhere/token")], &[]);
+    assert!(missing.len() == 1 && missing[0].message.contains("/nowhere/token"), "{missing:?}");
+    let both = problems("[mlflow]\ntoken = 'hunter2'\ntoken_file = '/nowhere'\n", &[], &[]);
+    assert!(both.len() == 1 && both[0].message == "token is set, too", "{both:?}");
+    // A key that holds no secret has no such twin.
+    let other = problems("[kafka]\ngroup_id_file = '/nowhere'\n", &[], &[]);
+    assert!(other.len() == 1 && other[0].message == "unknown key", "{other:?}");
+}
+
+#[test]
+fn the_admin_listener_takes_a_token() {
+    let listen = ("LITFLOW_HTTP__ADMIN_LISTEN", "127.0.0.1:1");
+    let told = |variables: &[(&str, &str)]| {
+        problems("", variables, &[]).iter().map(Problem::to_string).collect::<Vec<_>>().join("\n")
+    };
+    assert!(told(&[listen]).contains("refused without http.admin_token"));
+    assert!(told(&[("LITFLOW_HTTP__ADMIN_TOKEN", "hunter2")]).contains("no effect without http.admin_listen"));
+    let two_words = told(&[listen, ("LITFLOW_HTTP__ADMIN_TOKEN", "hunter2 hunter3")]);
+    assert!(two_words.contains("visible ASCII") && !two_words.contains("hunter2"), "{two_words}");
+    assert!(load("", &[listen, ("LITFLOW_HTTP__ADMIN_TOKEN", "hunter2")], &[]).is_ok());
+}
+
+#[test]
 fn an_object_stores_settings_keep_their_names() {
     let file = "[registry]\nstore = 's3://bucket/models'\n[registry.options]\naws_region = 'eu-west-1'\n";
     let variables = [("LITFLOW_REGISTRY__OPTIONS__AWS_SECRET_ACCESS_KEY", "hunter2")];

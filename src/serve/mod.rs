@@ -24,6 +24,8 @@ pub struct Options {
     pub listen: Option<SocketAddr>,
     /// Address and port of the admin listener; none: no such listener.
     pub admin_listen: Option<SocketAddr>,
+    /// What requests to the admin listener must show.
+    pub admin_token: Option<String>,
 }
 
 /// What a process says about itself.
