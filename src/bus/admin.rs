@@ -2,11 +2,12 @@
 
 use super::kafka::{self, Context};
 use super::producer::message_max_bytes;
+use super::reader::{connect, metadata};
 use super::topics::Topic;
 use super::{Error, Options};
 use crate::ErrorClass;
 use rdkafka::admin::{AdminClient, AdminOptions, ConfigResource, NewTopic, ResourceSpecifier, TopicReplication};
-use rdkafka::error::RDKafkaErrorCode;
+use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::metadata::Metadata;
 use rdkafka::{Offset, TopicPartitionList};
 use std::collections::BTreeMap;
@@ -117,12 +118,17 @@ impl Admin {
         }
     }
 
-    /// Refuses where the cluster does not have all of `topics`.
-    pub fn require(&self, topics: &[Topic]) -> Result<(), Error> {
+    /// Refuses where the cluster does not have all of `topics`, or does not show one to whoever is to do `operation`
+    /// on it, `Read` or `Write`.
+    pub fn require(&self, topics: &[Topic], operation: &'static str) -> Result<(), Error> {
         let found = partition_counts(&self.metadata()?);
-        match topics.iter().find(|topic| !found.contains_key(&topic.name)) {
-            Some(missing) => Err(self.no_topic(&missing.name)),
-            None => Ok(()),
+        let Some(missing) = topics.iter().find(|topic| !found.contains_key(&topic.name)) else { return Ok(()) };
+        // Among all topics those that one may not see are left out; asked for by name, they are refused.
+        let asked = self.metadata_of(Some(&missing.name))?;
+        let mut codes = asked.topics().iter().filter_map(|found| Some(RDKafkaErrorCode::from(found.error()?)));
+        match codes.any(|code| code == RDKafkaErrorCode::TopicAuthorizationFailed) {
+            true => Err(self.client.inner().context().access().missing_on_topic(operation, &missing.name)),
+            false => Err(self.no_topic(&missing.name)),
         }
     }
 
@@ -200,15 +206,19 @@ impl Admin {
 
     /// Deletes the records of each partition before these offsets. The topic's cleanup policy must be `delete`.
     pub async fn delete_before(&self, topic: &str, offsets: &BTreeMap<i32, i64>) -> Result<(), Error> {
-        let step = "deleting records";
+        let failed = |error: KafkaError| match error.rdkafka_error_code() {
+            Some(RDKafkaErrorCode::TopicAuthorizationFailed) => {
+                self.client.inner().context().access().missing_on_topic("Delete", topic)
+            }
+            _ => self.failed("deleting records", &error),
+        };
         let mut list = TopicPartitionList::new();
         for (&partition, &offset) in offsets {
-            let added = list.add_partition_offset(topic, partition, Offset::Offset(offset));
-            added.map_err(|e| self.failed(step, &e))?;
+            list.add_partition_offset(topic, partition, Offset::Offset(offset)).map_err(failed)?;
         }
-        let deleted = self.client.delete_records(&list, &admin_options()).await.map_err(|e| self.failed(step, &e))?;
+        let deleted = self.client.delete_records(&list, &admin_options()).await.map_err(failed)?;
         for element in deleted.elements() {
-            element.error().map_err(|e| self.failed(step, &e))?;
+            element.error().map_err(failed)?;
         }
         Ok(())
     }
@@ -221,12 +231,23 @@ impl Admin {
     }
 
     fn metadata(&self) -> Result<Metadata, Error> {
-        let metadata = self.client.inner().fetch_metadata(None, REQUEST_TIMEOUT);
-        metadata.map_err(|e| self.failed("asking for the topics", &e))
+        self.metadata_of(None)
+    }
+
+    /// An admin client does not hear why nobody answers it, so then a consumer asks.
+    fn metadata_of(&self, topic: Option<&str>) -> Result<Metadata, Error> {
+        const PATIENCE: Duration = Duration::from_secs(2);
+        match self.client.inner().fetch_metadata(topic, PATIENCE) {
+            Ok(metadata) => Ok(metadata),
+            Err(_) => {
+                let group = &self.options.group_id;
+                metadata(&connect(&self.options, group, topic.unwrap_or_default(), &[])?, topic)
+            }
+        }
     }
 
     /// The error with its likeliest cause: where the client was refused, that says more than a time-out.
-    fn failed(&self, step: &'static str, error: &rdkafka::error::KafkaError) -> Error {
+    fn failed(&self, step: &'static str, error: &KafkaError) -> Error {
         if let Err(refused) = self.client.inner().context().check() {
             return refused;
         }

@@ -8,6 +8,7 @@
 //! `partition.assignment.strategy`s, `group.protocol=consumer` (KIP-848), and with each a static member by
 //! `group.instance.id`.
 
+use super::access::Access;
 use super::kafka::{self, Context};
 use super::lease::{Lease, Leases};
 use super::{Error, Options};
@@ -263,7 +264,10 @@ impl Consumer {
                 self.client.context().client.alive();
                 Ok(Some(Event::EndOfPartition(partition)))
             }
-            Some(Err(error @ KafkaError::MessageConsumptionFatal(_))) => Err(self.fatal(&error)),
+            Some(Err(error @ KafkaError::MessageConsumptionFatal(_))) => {
+                self.client.context().client.check()?;
+                Err(self.fatal(&error))
+            }
             // Any other error is of the moment: librdkafka goes on by itself.
             Some(Err(error)) => {
                 self.client.context().client.note_consumption(&error);
@@ -467,7 +471,7 @@ fn join(options: &Options, topic: &str) -> Result<BaseConsumer<GroupContext>, Er
     if !options.consumer_property("group.protocol").is_some_and(|protocol| protocol.eq_ignore_ascii_case("consumer")) {
         defaults.extend([("partition.assignment.strategy", "cooperative-sticky"), ("session.timeout.ms", "10000")]);
     }
-    let context = GroupContext { client: Context::new(options), ..GroupContext::default() };
+    let context = GroupContext { client: Context::of(Access::of_member(options, topic)), ..GroupContext::default() };
     let config = options.client(&defaults, &options.consumer);
     let client: BaseConsumer<GroupContext> = kafka::create(config.create_with_context(context))?;
     client.subscribe(&[topic]).map_err(|e| Error::kafka("subscribing", &e))?;

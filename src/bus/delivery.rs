@@ -12,6 +12,7 @@ use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::{DeliveryResult, Message as _};
 use rdkafka::producer::{BaseRecord, ProducerContext, ThreadedProducer};
 use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
 /// A record that a broker refused, though it takes others.
 #[derive(Debug)]
@@ -59,12 +60,36 @@ impl DeliveryContext {
     pub(super) fn take_failures(&self) -> Result<Option<String>, Error> {
         let mut failures = self.failures();
         let (hopeless, passing) = (failures.hopeless.take(), failures.passing.take());
+        if let Some(unwritable) = self.client.take_unwritable() {
+            return Err(unwritable);
+        }
         match hopeless {
+            Some((topic, RDKafkaErrorCode::TopicAuthorizationFailed)) => Err(self.client.unwritable(topic)),
             Some((topic, RDKafkaErrorCode::UnknownTopic | RDKafkaErrorCode::UnknownTopicOrPartition)) => {
                 Err(Error::NoTopic { topic, servers: self.client.servers().to_owned() })
             }
             Some((topic, code)) => Err(Error::Unwritable { topic, reason: code.to_string() }),
             None => Ok(passing),
+        }
+    }
+
+    /// The right that is missing, where a call of the transaction protocol failed for that.
+    pub(super) fn denied(&self, error: &KafkaError) -> Option<Error> {
+        // The line of the log that names the topic comes by another way.
+        const LOG_DELAY: Duration = Duration::from_secs(1);
+        let code = error.rdkafka_error_code()?;
+        if code != RDKafkaErrorCode::TopicAuthorizationFailed {
+            return self.client.access().missing(code);
+        }
+        let deadline = Instant::now() + LOG_DELAY;
+        loop {
+            if let Some(unwritable) = self.client.take_unwritable() {
+                return Some(unwritable);
+            }
+            if Instant::now() > deadline {
+                return Some(self.client.access().missing_somewhere());
+            }
+            std::thread::sleep(Duration::from_millis(5));
         }
     }
 

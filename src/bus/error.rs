@@ -1,5 +1,6 @@
 //! What can go wrong between this process and the cluster, and what it means for the worker.
 
+use super::access::MissingRight;
 use crate::ErrorClass;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 
@@ -47,6 +48,9 @@ pub enum Error {
     #[error("the brokers at {servers} refuse this client: {reason}; check security.protocol, sasl.* and ssl.*")]
     #[allow(missing_docs)]
     Refused { servers: String, reason: String },
+    /// The cluster knows this client, and does not let it do something.
+    #[error("{0}")]
+    Denied(Box<MissingRight>),
     /// A record that no retry will get onto its topic.
     #[error("{topic} does not take a record: {reason}")]
     #[allow(missing_docs)]
@@ -77,6 +81,7 @@ impl Error {
             | Self::Fenced { .. }
             | Self::FencedInstance { .. }
             | Self::Refused { .. }
+            | Self::Denied(_)
             | Self::Unwritable { .. }
             | Self::NoTopic { .. }
             | Self::Broker(_) => ErrorClass::Fatal,

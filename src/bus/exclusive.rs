@@ -35,10 +35,12 @@ impl Exclusive {
         // Readers wait this long for a holder that was killed, unless another takes the id before.
         defaults.push(("transaction.timeout.ms", "15000"));
         let config = options.client(&defaults, &options.producer);
-        let client = kafka::create(config.create_with_context(DeliveryContext::new(options)))?;
         let transactional_id = transactional_id.to_owned();
+        let access = Options { transactional_id: Some(transactional_id.clone()), ..options.clone() };
+        let client = kafka::create(config.create_with_context(DeliveryContext::new(&access)))?;
         let exclusive = Self { client, transactional_id, message_max_bytes: message_max_bytes(options) };
         exclusive.again("taking the place of other writers", |client| client.init_transactions(CALL_TIMEOUT))?;
+        exclusive.client.context().client.alive();
         Ok(exclusive)
     }
 
@@ -97,6 +99,7 @@ impl Exclusive {
         let deadline = Instant::now() + TIMEOUT;
         while self.client.in_flight_count() > 0 && Instant::now() < deadline {
             self.client.context().client.check()?;
+            self.client.context().client.take_unwritable().map_or(Ok(()), Err)?;
             std::thread::sleep(Duration::from_micros(500));
         }
         Ok(())
@@ -128,6 +131,7 @@ impl Exclusive {
         if let Some(Fenced | InvalidProducerEpoch | ProducerFenced) = code {
             return Error::Fenced { step, transactional_id: self.transactional_id.clone(), reason };
         }
-        self.client.context().client.check().err().unwrap_or_else(|| Error::kafka(step, error))
+        let context = self.client.context();
+        context.denied(error).or(context.client.check().err()).unwrap_or_else(|| Error::kafka(step, error))
     }
 }

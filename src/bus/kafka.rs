@@ -1,6 +1,7 @@
 //! How this process reaches a cluster: the options, and the context that hears what the clients report.
 
 use super::Error;
+use super::access::Access;
 use crate::config::secrets::{MASK, is_secret};
 use rdkafka::ClientContext;
 use rdkafka::config::{ClientConfig, RDKafkaLogLevel};
@@ -105,17 +106,33 @@ pub fn host_name() -> String {
     if name.trim().is_empty() { "localhost".into() } else { name.trim().to_owned() }
 }
 
+/// How long brokers that hang up, and have never answered, are tried.
+const HUNG_UP_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// How librdkafka ends the line of its log about a partition that may not be added to a transaction.
+const TOPIC_DENIED: &str = "Topic authorization failed";
+
 /// Hears the logs and errors of one client. Most errors are librdkafka's own business: it reconnects by
 /// itself. Those that no waiting heals are kept until somebody asks.
 #[derive(Default)]
 pub struct Context {
-    servers: String,
+    access: Access,
+    created: Option<Instant>,
     trouble: Mutex<Trouble>,
 }
 
 #[derive(Default)]
 struct Trouble {
     refused: Option<String>,
+    /// A right that is missing.
+    denied: Option<RDKafkaErrorCode>,
+    /// A topic that a transaction may not write.
+    unwritable: Option<String>,
+    /// Whether a broker has ever answered.
+    has_answered: bool,
+    /// When, and with what words, a connection ended that had been accepted, as it does where the other side speaks
+    /// another protocol.
+    hung_up: Option<(Instant, String)>,
     brokers_down: Option<String>,
     missing: Option<String>,
     /// Told again only when a minute is over.
@@ -124,20 +141,49 @@ struct Trouble {
 
 impl Context {
     pub(crate) fn new(options: &Options) -> Self {
-        Self { servers: options.bootstrap_servers.clone(), trouble: Mutex::default() }
+        Self::of(Access::new(options))
+    }
+
+    /// The same for a client that does not write.
+    pub(crate) fn of(access: Access) -> Self {
+        Self { access, created: Some(Instant::now()), trouble: Mutex::default() }
     }
 
     /// The brokers that the client was given.
     pub(crate) fn servers(&self) -> &str {
-        &self.servers
+        self.access.servers()
+    }
+
+    /// Who the client is.
+    pub(crate) fn access(&self) -> &Access {
+        &self.access
     }
 
     /// The error that ends the client, if there is one.
     pub(crate) fn check(&self) -> Result<(), Error> {
-        match &self.trouble().refused {
-            Some(reason) => Err(Error::Refused { servers: self.servers.clone(), reason: reason.clone() }),
+        let trouble = self.trouble();
+        if let Some(denied) = trouble.denied.and_then(|code| self.access.missing(code)) {
+            return Err(denied);
+        }
+        // A broker that starts or ends hangs up, too, but not for long.
+        let hung_up =
+            trouble.hung_up.as_ref().filter(|(at, _)| !trouble.has_answered && at.elapsed() > HUNG_UP_TIMEOUT);
+        match trouble.refused.as_ref().or(hung_up.map(|(_, reason)| reason)) {
+            Some(reason) => Err(Error::Refused { servers: self.servers().to_owned(), reason: reason.clone() }),
             None => Ok(()),
         }
+    }
+
+    /// The topic that the transaction could not be extended to, since the last call, as an error.
+    pub(crate) fn take_unwritable(&self) -> Option<Error> {
+        let topic = self.trouble().unwritable.take()?;
+        Some(self.access.missing_on_topic("Write", &topic))
+    }
+
+    /// A topic that this client may not write.
+    pub(crate) fn unwritable(&self, topic: String) -> Error {
+        let reason = self.access.missing_on_topic("Write", &topic).to_string();
+        Error::Unwritable { topic, reason }
     }
 
     /// Why no broker can be reached at the moment, if that is so. Clears when [`Context::alive`] is told.
@@ -154,6 +200,7 @@ impl Context {
     pub(crate) fn alive(&self) {
         let mut trouble = self.trouble();
         (trouble.brokers_down, trouble.missing) = (None, None);
+        trouble.has_answered = true;
     }
 
     /// A partition cannot be consumed for the moment; told once a minute.
@@ -166,6 +213,14 @@ impl Context {
         }
     }
 
+    /// A client that has been there for some time knows its brokers: then they are being restarted.
+    fn note_hang_up(&self, reason: &str) {
+        if self.created.is_some_and(|created| created.elapsed() > HUNG_UP_TIMEOUT) {
+            return;
+        }
+        self.trouble().hung_up.get_or_insert_with(|| (Instant::now(), reason.to_owned()));
+    }
+
     fn trouble(&self) -> MutexGuard<'_, Trouble> {
         self.trouble.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -173,7 +228,16 @@ impl Context {
 
 impl ClientContext for Context {
     fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
+        // A listener with TLS that hears none, or one without that hears it; to librdkafka that is no error.
+        let states = ["in state APIVERSION_QUERY", "in state SSL_HANDSHAKE"];
+        if message.contains("Disconnected") && states.into_iter().any(|state| message.contains(state)) {
+            self.note_hang_up(message);
+        }
         match level {
+            // Which topic it is about stands nowhere else.
+            RDKafkaLogLevel::Error if facility == "ADDPARTS" && message.ends_with(TOPIC_DENIED) => {
+                self.trouble().unwritable = message.split('"').nth(1).map(str::to_owned);
+            }
             RDKafkaLogLevel::Emerg | RDKafkaLogLevel::Alert | RDKafkaLogLevel::Critical | RDKafkaLogLevel::Error => {
                 tracing::error!(target: "librdkafka", facility, "{message}");
             }
@@ -190,25 +254,29 @@ impl ClientContext for Context {
 
     fn error(&self, error: KafkaError, reason: &str) {
         use RDKafkaErrorCode::{
-            AllBrokersDown, Authentication, ClusterAuthorizationFailed, GroupAuthorizationFailed, SSL,
-            SaslAuthenticationFailed, TopicAuthorizationFailed, TransactionalIdAuthorizationFailed, UnknownTopic,
-            UnknownTopicOrPartition,
+            AllBrokersDown, Authentication, BrokerTransportFailure, ClusterAuthorizationFailed,
+            GroupAuthorizationFailed, SSL, SaslAuthenticationFailed, TopicAuthorizationFailed,
+            TransactionalIdAuthorizationFailed, UnknownTopic, UnknownTopicOrPartition,
         };
         match error.rdkafka_error_code() {
-            Some(
-                Authentication
-                | ClusterAuthorizationFailed
-                | GroupAuthorizationFailed
-                | SSL
-                | SaslAuthenticationFailed
-                | TopicAuthorizationFailed
-                | TransactionalIdAuthorizationFailed,
-            ) => {
-                tracing::error!(target: "litflow::bus", "{error}: {reason}");
+            Some(Authentication | SSL | SaslAuthenticationFailed) => {
                 self.trouble().refused.get_or_insert_with(|| reason.to_owned());
             }
+            Some(TopicAuthorizationFailed) if self.access.reads().is_none() => {} // the records tell of it, one by one
+            Some(
+                code @ (ClusterAuthorizationFailed
+                | GroupAuthorizationFailed
+                | TopicAuthorizationFailed
+                | TransactionalIdAuthorizationFailed),
+            ) => {
+                self.trouble().denied.get_or_insert(code);
+            }
+            Some(BrokerTransportFailure) if !reason.contains("Connect to") && !reason.contains("resolve") => {
+                tracing::warn!(target: "litflow::bus", "{reason}");
+                self.note_hang_up(reason);
+            }
             Some(AllBrokersDown) => {
-                tracing::warn!(target: "litflow::bus", "no broker of {} answers: {reason}", self.servers);
+                tracing::warn!(target: "litflow::bus", "no broker of {} answers: {reason}", self.servers());
                 self.trouble().brokers_down = Some(reason.to_owned());
             }
             Some(UnknownTopic | UnknownTopicOrPartition) => {

@@ -20,7 +20,7 @@ pub struct Group {
 impl Group {
     /// Does not join it.
     pub fn new(options: &Options, group: &str, topic: &str) -> Result<Self, Error> {
-        let client = connect(options, group, &[])?;
+        let client = connect(options, group, topic, &[])?;
         let partitions = partitions(&client, topic, options)?;
         Ok(Self { client, topic: topic.to_owned(), partitions })
     }

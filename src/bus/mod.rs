@@ -6,6 +6,7 @@
 //! that of who changes what he has read. [`scan`] reads a topic from state to state, [`lag`] tells how far a group
 //! is behind. [`broker`] starts a broker of one's own. [`kafka`] holds the connection's options.
 
+mod access;
 pub mod admin;
 pub mod broker;
 pub mod codec;
@@ -23,5 +24,6 @@ pub mod records;
 pub mod scan;
 pub mod topics;
 
+pub use access::MissingRight;
 pub use error::Error;
 pub use kafka::Options;

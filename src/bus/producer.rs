@@ -140,6 +140,7 @@ impl Producer {
             let is_over = (self.patience.over_by)().is_some() || Instant::now() > latest;
             self.before_another_try(error, is_over, &mut told)?;
         }
+        self.client.context().client.alive();
         Ok(())
     }
 
@@ -252,6 +253,7 @@ impl Producer {
             })?;
         }
         self.close();
+        self.client.context().client.take_unwritable(); // told once for each partition
         self.client.context().take_failures().map(|_| ())
     }
 
@@ -261,6 +263,8 @@ impl Producer {
         let mut last_poll = Instant::now();
         while self.client.in_flight_count() > 0 {
             self.client.context().client.check()?;
+            // Records for a topic that the transaction cannot be extended to are never sent.
+            self.client.context().client.take_unwritable().map_or(Ok(()), Err)?;
             self.check_deadline("waiting for acknowledgements")?;
             std::thread::sleep(Duration::from_micros(500));
             poll_now_and_then(&mut last_poll, consumer);
@@ -316,6 +320,9 @@ impl Producer {
     }
 
     fn transaction_error(&self, step: &'static str, error: &KafkaError) -> Error {
+        if let Some(denied) = self.client.context().denied(error) {
+            return denied;
+        }
         let known = Error::kafka(step, error);
         if known.class() == ErrorClass::Fatal { self.fatal(step, error) } else { known }
     }

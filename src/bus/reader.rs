@@ -1,5 +1,6 @@
 //! Reads any of litflow's topics for somebody to look at: decoded, committed records only, in no group.
 
+use super::access::Access;
 use super::codec::{self, Record};
 use super::kafka::{self, Context};
 use super::records::{Annotations, EntityMention, LabeledDocument, ModelVersion, ShadowTally};
@@ -7,8 +8,9 @@ use super::scan::Scan;
 use super::{Error, Options, topics};
 use crate::article::ArticleEvent;
 use rdkafka::consumer::{BaseConsumer, Consumer as _};
-use rdkafka::error::KafkaError;
+use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::{Headers as _, Message as _, OwnedMessage};
+use rdkafka::metadata::Metadata;
 use rdkafka::{Offset, TopicPartitionList};
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
@@ -162,7 +164,7 @@ impl Reader {
 
 impl TopicReader {
     fn new(options: &Options, topic: &str, from: From) -> Result<Self, Error> {
-        let client = connect(options, &options.group_id, &[])?;
+        let client = connect(options, &options.group_id, topic, &[])?;
         let mut cut = BTreeSet::new();
         let unread: BTreeSet<i32> = partitions(&client, topic, options)?.into_iter().collect();
         let mut assignment = TopicPartitionList::new();
@@ -243,10 +245,11 @@ pub fn read_until<E: std::convert::From<Error>>(
     Ok(covered)
 }
 
-/// A client that is in no group: it is told what to read.
+/// A client for one topic that is in no group: it is told what to read.
 pub(super) fn connect(
     options: &Options,
     group: &str,
+    topic: &str,
     special: &[(&str, &str)],
 ) -> Result<BaseConsumer<Context>, Error> {
     let defaults = [
@@ -259,14 +262,43 @@ pub(super) fn connect(
         ("auto.offset.reset", "earliest"),
     ];
     let config = options.client(&[&defaults, special].concat(), &options.consumer);
-    kafka::create(config.create_with_context(Context::new(options)))
+    kafka::create(config.create_with_context(Context::of(Access::of_reader(options, group, topic))))
+}
+
+/// What the cluster says of a topic, or of all. What the brokers say to a client is heard by polling it only.
+pub(super) fn metadata(client: &BaseConsumer<Context>, topic: Option<&str>) -> Result<Metadata, Error> {
+    const SLICE: Duration = Duration::from_secs(1);
+    let deadline = Instant::now() + REQUEST_TIMEOUT;
+    loop {
+        let asked = client.fetch_metadata(topic, SLICE);
+        while client.poll(Duration::ZERO).is_some() {}
+        client.context().check()?;
+        match asked {
+            Ok(metadata) => {
+                client.context().alive();
+                return Ok(metadata);
+            }
+            Err(error) if Instant::now() > deadline => {
+                let step = "asking for the topics";
+                return Err(match Error::kafka(step, &error) {
+                    Error::Kafka { step, reason, class } => {
+                        let reason = format!("{reason} (brokers {})", client.context().servers());
+                        Error::Kafka { step, reason, class }
+                    }
+                    other => other,
+                });
+            }
+            Err(_) => {}
+        }
+    }
 }
 
 pub(super) fn partitions(client: &BaseConsumer<Context>, topic: &str, options: &Options) -> Result<Vec<i32>, Error> {
-    let metadata = client.fetch_metadata(Some(topic), REQUEST_TIMEOUT);
-    let metadata = metadata.map_err(|e| {
-        client.client().context().check().err().unwrap_or_else(|| Error::kafka("asking for the topic's partitions", &e))
-    })?;
+    let metadata = metadata(client, Some(topic))?;
+    let mut codes = metadata.topics().iter().filter_map(|found| Some(RDKafkaErrorCode::from(found.error()?)));
+    if let Some(denied) = codes.find_map(|code| client.context().access().missing(code)) {
+        return Err(denied);
+    }
     let partitions: Vec<i32> = metadata
         .topics()
         .iter()

@@ -39,7 +39,7 @@ impl Scan {
         options.check()?;
         // Memory, and an end that is noticed soon.
         let defaults = [("queued.max.messages.kbytes", "16384"), ("fetch.wait.max.ms", "100")];
-        let client = connect(options, &options.group_id, &defaults)?;
+        let client = connect(options, &options.group_id, topic, &defaults)?;
         let topic = topic.to_owned();
         let mut scan = Self { client, options: options.clone(), topic, position: BTreeMap::new() };
         for partition in partitions(&scan.client, &scan.topic, options)? {
@@ -106,7 +106,8 @@ impl Scan {
         &mut self,
         mut each: impl FnMut(OwnedMessage) -> Result<(), E>,
     ) -> Result<(), E> {
-        let uncommitted = connect(&self.options, &self.options.group_id, &[("isolation.level", "read_uncommitted")])?;
+        let uncommitted =
+            connect(&self.options, &self.options.group_id, &self.topic, &[("isolation.level", "read_uncommitted")])?;
         let ends = self.ends_for(&uncommitted)?;
         let deadline = Instant::now() + OPEN_TIMEOUT;
         loop {

@@ -28,7 +28,10 @@ impl Outputs {
         let mut needed = topics::all(entity_types)?;
         needed.retain(|topic| !unused.contains(&topic.name.as_str()));
         let admin = Admin::new(&self.kafka)?;
-        admin.require(&needed)?;
+        let (inputs, outputs): (Vec<_>, Vec<_>) =
+            needed.iter().cloned().partition(|topic| topic.name == topics::ARTICLES);
+        admin.require(&inputs, "Read")?;
+        admin.require(&outputs, "Write")?;
         let found = admin.record_limits(&needed).await;
         self.limits.write().unwrap_or_else(PoisonError::into_inner).extend(found);
         Ok(())

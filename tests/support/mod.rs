@@ -2,10 +2,12 @@
 
 #![allow(dead_code)] // each test binary uses its part
 
+pub mod acls;
 pub mod child;
 pub mod disturb;
 pub mod http;
 pub mod nodes;
+pub mod secured;
 pub mod versions;
 
 use litflow::article::{ArticleEvent, ArticleIds, Op, Passage, Section};
@@ -219,7 +221,7 @@ impl Cluster {
     }
 
     /// One of Apache Kafka's own tools, connected to the cluster.
-    fn kafka_command(&self, class: &str) -> Command {
+    pub fn kafka_command(&self, class: &str) -> Command {
         let jars = self.broker.home().join("libs").join("*");
         let log_config = self.broker.folder().join("log4j2.xml");
         let mut command = Command::new("java");

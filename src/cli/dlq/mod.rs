@@ -243,7 +243,7 @@ fn replay(
 ) -> anyhow::Result<Exit> {
     let articles = topics::all(&[])?.into_iter().filter(|topic| topic.name == topics::ARTICLES).collect::<Vec<_>>();
     let admin = Admin::new(&config.kafka)?;
-    admin.require(&articles)?;
+    admin.require(&articles, "Write")?;
     let limits = runtime.block_on(admin.record_limits(&articles));
     let largest = limits.get(topics::ARTICLES).copied().unwrap_or(usize::MAX);
     let mut keeper = take(config, select, Range::Matching, change)?;
