@@ -8,7 +8,7 @@ OUT ?= runs/biored-minilm
 help: ## what there is to make
 	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' Makefile | expand -t 12
 
-setup: ## libtorch, Apache Kafka and system packages (CUDA=1: the CUDA libraries too)
+setup: ## libtorch, Apache Kafka, a schema registry and system packages (CUDA=1: the CUDA libraries too)
 	@scripts/setup
 
 demo: setup ## the whole system on real articles, with a broker of its own
