@@ -61,7 +61,7 @@ impl<'c> Versions<'c> {
 
     /// A worker that serves the champion, and what replaces it.
     fn worker(&self) -> (Worker, Reload) {
-        let outputs = Arc::new(Outputs::new(&self.cluster.options("outputs")));
+        let outputs = Arc::new(Outputs::new(&self.cluster.options("outputs")).unwrap());
         let mut chooser = self.chooser(&outputs);
         let serving = Arc::new(Serving::new(chooser.first().unwrap().unwrap()).unwrap());
         // Small transactions, so that many articles are on their way when a version is swapped in.
@@ -151,7 +151,7 @@ fn a_version_without_topics_waits_for_them_and_a_broken_one_never_serves() {
     let from_cache = |version: &str| versions.registry.store().manifest(NAME, version).unwrap().1;
     let _ = fs::remove_dir_all(versions.folder.path().join("cache").join(&from_cache("3.0.0")["sha256:".len()..]));
     versions::flip_a_bit(&damaged);
-    let outputs = Arc::new(Outputs::new(&cluster.options("outputs")));
+    let outputs = Arc::new(Outputs::new(&cluster.options("outputs")).unwrap());
     let first = versions.chooser(&outputs).first().unwrap().unwrap();
     assert_eq!(first.model().version, "2.0.0", "a start takes the champion before the broken one");
 

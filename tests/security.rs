@@ -5,6 +5,8 @@
 
 #![allow(clippy::unwrap_used)] // a helper of a test may fail like the test
 
+#[path = "support/secured.rs"]
+mod secured;
 mod support;
 
 use litflow::backfill::{self, Backfill, Source, YieldTo};
@@ -14,12 +16,12 @@ use litflow::bus::publisher::Publisher;
 use litflow::bus::reader::{From, Reader};
 use litflow::bus::topics::{ANNOTATIONS, ARTICLES, DEAD_LETTERS};
 use litflow::worker::{self, Stop, Worker};
+use secured::{PASSWORD, Secured};
 use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::sync::mpsc::channel;
 use std::time::{Duration, Instant};
 use support::acls::{Acls, Resource, Right, documented, parse};
-use support::secured::{PASSWORD, Secured};
 use support::{DEADLINE, article, dictionary, wait_until};
 use tokio::sync::watch;
 

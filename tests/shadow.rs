@@ -119,7 +119,7 @@ impl<'c> Registered<'c> {
         let options = worker::Options { transaction_articles: 50, ..worker::Options::default() };
         let runtime = self.cluster.runtime.handle().clone();
         let worker = Worker::build(&options, &kafka, &Default::default(), serving.clone(), runtime).unwrap();
-        let worker = worker.with_outputs(Arc::new(Outputs::new(&kafka)));
+        let worker = worker.with_outputs(Arc::new(Outputs::new(&kafka).unwrap()));
         let reload = Reload::start(serving.clone(), chooser, true).unwrap();
         let candidates = self.chooser(candidate(kafka.clone(), NAME.into()));
         let (report, id) = (shadow::to_cluster(kafka.clone()), kafka.transactional_id());

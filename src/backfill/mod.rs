@@ -20,6 +20,7 @@ use crate::ErrorClass;
 use crate::article::{self, Articles};
 use crate::bus::exclusive::Exclusive;
 use crate::bus::scan::Scan;
+use crate::bus::wire::Wire;
 use crate::bus::{self, topics};
 use crate::claims;
 use crate::tagger::{self, Tag};
@@ -189,7 +190,7 @@ impl Backfill {
         if options.yield_to.as_ref().is_some_and(|yield_to| yield_to.group.trim().is_empty()) {
             return Err(Error::Options("the group to yield to has no name".into()));
         }
-        let outputs = Arc::new(Outputs::new(&options.kafka));
+        let outputs = Arc::new(Outputs::new(&options.kafka)?);
         Ok(Self { options, tagger, outputs, runtime })
     }
 
@@ -209,7 +210,7 @@ impl Backfill {
             true => None,
             false => Some(Exclusive::take(&self.options.kafka, &transactional_id(&model.name))?),
         };
-        let mut report = match survey(&self.options.kafka, &model.digest, stop, tell) {
+        let mut report = match survey(&self.options.kafka, self.outputs.wire(), &model.digest, stop, tell) {
             Ok((survey, follower)) => Run::new(self, stop, tell, writer, survey, follower)?.work(source)?,
             Err(Halt::Failed(error)) => return Err(error),
             Err(Halt::Asked) => Report { interrupted: true, ..Report::new((*model).clone()) },
@@ -227,6 +228,7 @@ fn transactional_id(model: &str) -> String {
 /// Reads both topics; the scan goes on with the events that come later.
 fn survey(
     kafka: &bus::Options,
+    wire: &Wire,
     digest: &str,
     stop: &watch::Receiver<Stop>,
     tell: &mut dyn FnMut(Event<'_>),
@@ -248,7 +250,9 @@ fn survey(
     })?;
     survey.end_of_events(articles.position().clone());
     Scan::new(kafka, topics::ANNOTATIONS)?.catch_up_with_all(|message| {
-        survey.annotations(message.key().unwrap_or_default(), message.payload()).map_err(Error::Spool)?;
+        let annotations = message.payload().map(|value| wire.decode_blocking(value)).transpose();
+        let annotations = annotations.map_err(bus::Error::from)?;
+        survey.annotations(message.key().unwrap_or_default(), annotations).map_err(Error::Spool)?;
         count()
     })?;
     Ok((survey, articles))

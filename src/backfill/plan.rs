@@ -12,7 +12,7 @@ use super::diff::Span;
 use super::names::Names;
 use super::spool::{Older, Place, Spool};
 use crate::article::{Document, Section};
-use crate::bus::codec::Record as _;
+use crate::bus::codec;
 use crate::bus::records::Annotations;
 use crate::bus::topics;
 use crate::tagger::ModelRef;
@@ -133,9 +133,9 @@ impl Survey {
     }
 
     /// Takes note of a record of `annotations`; the last one of an article counts.
-    pub fn annotations(&mut self, id: &[u8], value: Option<&[u8]>) -> io::Result<()> {
+    pub fn annotations(&mut self, id: &[u8], value: Option<Result<Annotations, codec::Error>>) -> io::Result<()> {
         let article = *self.article(id);
-        let (standing, older, version) = match value.map(Annotations::decode) {
+        let (standing, older, version) = match value {
             None => (Standing::Deleted, None, article.version),
             Some(Err(error)) => {
                 tracing::warn!("the annotations of {:?}: {error}", String::from_utf8_lossy(id));
@@ -266,6 +266,7 @@ impl Survey {
 mod tests {
     use super::*;
     use crate::article::Passage;
+    use crate::bus::codec::Record as _;
     use crate::bus::records::SourceRecord;
     use crate::tagger::{Mention, TaggedDocument};
 
@@ -313,7 +314,8 @@ mod tests {
     }
 
     fn tell(survey: &mut Survey, id: &str, version: &str, offset: i64) {
-        survey.annotations(id.as_bytes(), Some(&annotated(id, "BRCA1 here", version, offset))).unwrap();
+        let value = Annotations::decode(&annotated(id, "BRCA1 here", version, offset));
+        survey.annotations(id.as_bytes(), Some(value)).unwrap();
     }
 
     fn offsets_due(survey: &Survey) -> Vec<i64> {
@@ -365,7 +367,7 @@ mod tests {
         survey.end_of_events(BTreeMap::from([(0, 100)]));
         tell(&mut survey, "a", "1", 7);
         tell(&mut survey, "b", "2", 8);
-        survey.annotations(b"c", Some(b"nonsense")).unwrap();
+        survey.annotations(b"c", Some(Annotations::decode(b"nonsense"))).unwrap();
         assert_eq!(survey.counts(), Counts { up_to_date: 1, expired: 1, unreadable: 1, ..Counts::default() });
         assert!(offsets_due(&survey).is_empty());
 

@@ -19,7 +19,8 @@ use crate::bus::codec::Record as _;
 use crate::bus::exclusive::Exclusive;
 use crate::bus::records::Annotations;
 use crate::bus::scan::Scan;
-use crate::bus::{self, topics};
+use crate::bus::wire::Wire;
+use crate::bus::{self, schema_registry, topics};
 use crate::claims::Claims;
 use crate::tagger::Tag;
 use crate::text::CodePoints;
@@ -316,6 +317,7 @@ impl<'t> Run<'t> {
                 self.leave(refusal.reason, Some(told));
             }
             Ok(Err(Failure::Stopped(error))) => return Err(Error::Tagger(error).into()),
+            Ok(Err(Failure::SchemaRegistry(error))) => return Err(bus::Error::from(error).into()),
             Err(error) => {
                 let told = told("panic", &error);
                 self.leave("panic", Some(told));
@@ -390,11 +392,18 @@ impl<'t> Run<'t> {
             events.extend(newer);
             let mut outputs = Vec::new();
             for message in events.values() {
-                match self.runtime.block_on(process(message, &*self.tagger, &self.limits)) {
+                let processed = self.runtime.block_on(async {
+                    tokio::select! {
+                        processed = process(message, &*self.tagger, &self.limits) => Ok(processed),
+                        reason = given_up(self.stop, self.limits.outputs.wire()) => Err(reason),
+                    }
+                });
+                match processed.map_err(bus::Error::from)? {
                     Ok(output) => outputs.push(output),
                     // As the worker does it: what was annotated before stays, and the worker has its dead letter.
                     Err(Failure::Refused(refusal)) => tracing::warn!("a newer event is refused: {}", refusal.error),
                     Err(Failure::Stopped(error)) => return Err(Error::Tagger(error)),
+                    Err(Failure::SchemaRegistry(error)) => return Err(bus::Error::from(error).into()),
                 }
             }
             if self.commit(outputs.iter(), &mut setbacks)? {
@@ -406,11 +415,11 @@ impl<'t> Run<'t> {
 
     /// Takes note of the events that have come, and returns the newest of each of these articles.
     fn follow(&mut self, watched: &HashSet<Key>) -> Result<HashMap<Key, OwnedMessage>, Error> {
-        let Self { follower, newer, survey, .. } = self;
+        let Self { follower, newer, survey, limits, .. } = self;
         let mut found = HashMap::new();
         follower.catch_up(|message| {
             let key = survey.keys.of(message.key().unwrap_or_default());
-            newer.insert(key, is_deletion(&message));
+            newer.insert(key, is_deletion(&message, limits.outputs.wire())?);
             if watched.contains(&key) {
                 found.insert(key, message);
             }
@@ -463,7 +472,7 @@ impl<'t> Run<'t> {
 
     /// The text of an event that was tagged.
     fn document(&self, message: &OwnedMessage) -> Option<Document> {
-        let event = ArticleEvent::decode(message.payload()?).ok()?;
+        let event = self.limits.outputs.wire().decode_blocking::<ArticleEvent>(message.payload()?).ok()?.ok()?;
         Some(parse_raw(event, &self.options.articles).ok()?.into_document())
     }
 
@@ -489,8 +498,21 @@ impl<'t> Run<'t> {
     }
 }
 
+/// Done when the run is to end while an article waits for the schema registry, which may be for long; why it waits.
+async fn given_up(stop: &watch::Receiver<Stop>, wire: &Wire) -> schema_registry::Error {
+    loop {
+        tokio::time::sleep(NAP).await;
+        if let Some(reason) = wire.trouble()
+            && *stop.borrow() == Stop::Now
+        {
+            return schema_registry::Error::Unavailable { reason };
+        }
+    }
+}
+
 /// Whether an event says that its article is gone, as far as the event itself tells.
-fn is_deletion(message: &OwnedMessage) -> bool {
-    let Some(value) = message.payload() else { return true };
-    ArticleEvent::decode(value).is_ok_and(|event| event.op == Op::Delete || event.retracted)
+fn is_deletion(message: &OwnedMessage, wire: &Wire) -> Result<bool, bus::Error> {
+    let Some(value) = message.payload() else { return Ok(true) };
+    let event = wire.decode_blocking::<ArticleEvent>(value)?;
+    Ok(event.is_ok_and(|event| event.op == Op::Delete || event.retracted))
 }

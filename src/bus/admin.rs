@@ -55,7 +55,7 @@ pub struct Found {
 pub struct Difference {
     /// The topic's name.
     pub topic: String,
-    /// What differs: `topic`, `partitions`, or the name of a configuration entry.
+    /// What differs: `topic`, `partitions`, the name of a configuration entry, or what of the values' subject.
     pub what: String,
     /// What should be.
     pub wanted: String,

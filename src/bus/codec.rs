@@ -5,12 +5,16 @@
 //! writer's schema: the current one, or a released older one, whose values are resolved to the current
 //! schema by Avro's rules. An unknown fingerprint is an error that names it.
 //!
-//! The Confluent wire format (`00`, 4-byte big-endian schema id, body) is read too. No registry is asked
-//! for the id: the body must be one of the current schema, and must fill the value to its last byte.
+//! The Confluent wire format (`00`, 4-byte big-endian schema id, body) is the other one. Which schema an id stands for
+//! a registry knows: [`wire`](super::wire) asks it, and has the value read by the [`Writer`] that it named. Without a
+//! registry the body must be one of the current schema, and must fill the value to its last byte.
 //!
 //! Decoding never panics, and never allocates more than [`MAX_ALLOCATION`] bytes for one string or array.
 
 mod count;
+mod writer;
+
+pub use writer::Writer;
 
 use super::records::{Annotations, EntityMention, LabeledDocument, ModelVersion, ShadowTally};
 use crate::ErrorClass;
@@ -36,6 +40,9 @@ pub trait Record: Serialize + DeserializeOwned + 'static {
     /// The schema's name without its namespace.
     const NAME: &'static str;
 
+    /// The schema, as its file has it.
+    const SCHEMA: &'static str;
+
     /// The codec of the type.
     fn codec() -> &'static Codec;
 
@@ -44,7 +51,7 @@ pub trait Record: Serialize + DeserializeOwned + 'static {
         Self::codec().encode(self)
     }
 
-    /// Reads a value in single-object encoding or in Confluent's wire format.
+    /// Reads a value in single-object encoding, or in Confluent's wire format with a body of the current schema.
     fn decode(bytes: &[u8]) -> Result<Self, Error> {
         Self::codec().decode(bytes)
     }
@@ -54,10 +61,10 @@ macro_rules! record {
     ($type:ty, $file:literal $(, $release:literal)*) => {
         impl Record for $type {
             const NAME: &'static str = $file;
+            const SCHEMA: &'static str = include_str!(concat!("../../schemas/", $file, ".avsc"));
 
             fn codec() -> &'static Codec {
-                static SCHEMA: LazyLock<Schema> =
-                    LazyLock::new(|| parse(include_str!(concat!("../../schemas/", $file, ".avsc"))));
+                static SCHEMA: LazyLock<Schema> = LazyLock::new(|| parse(<$type>::SCHEMA));
                 static OLDER: LazyLock<Vec<Schema>> = LazyLock::new(|| {
                     vec![$(parse(include_str!(concat!("../../schemas/released/", $release, "/", $file, ".avsc")))),*]
                 });
@@ -127,9 +134,33 @@ impl Codec {
     }
 
     fn encode<T: Record>(&self, value: &T) -> Result<Vec<u8>, Error> {
-        let mut bytes = self.header.to_vec();
+        self.encode_behind(&self.header, value)
+    }
+
+    /// The value in Confluent's wire format, with the id that a registry has given to the schema.
+    pub(super) fn encode_with_id<T: Record>(&self, id: u32, value: &T) -> Result<Vec<u8>, Error> {
+        let mut header = [CONFLUENT_MAGIC; CONFLUENT_HEADER];
+        header[1..].copy_from_slice(&id.to_be_bytes());
+        self.encode_behind(&header, value)
+    }
+
+    fn encode_behind<T: Record>(&self, header: &[u8], value: &T) -> Result<Vec<u8>, Error> {
+        let mut bytes = header.to_vec();
         self.writer.write_ser(&mut bytes, value).map_err(|e| Error::Encode { schema: T::NAME, reason: brief(&e) })?;
         Ok(bytes)
+    }
+
+    /// Reads a body that was written with the schema of `id`, by Avro's rules of resolution.
+    pub(super) fn decode_by<T: Record>(&self, id: u32, writer: &Writer, mut body: &[u8]) -> Result<T, Error> {
+        let malformed = |e: apache_avro::Error| Error::Malformed { schema: T::NAME, reason: brief(&e) };
+        if *writer.fingerprint() == self.header[2..] {
+            let value = self.reader.read_deser(&mut body).map_err(malformed)?;
+            return whole::<T, _>(value, body);
+        }
+        let value = whole::<T, _>(writer.read(&mut body).map_err(malformed)?, body)?;
+        let incompatible = |e: apache_avro::Error| Error::Incompatible { schema: T::NAME, id, reason: brief(&e) };
+        let resolved = value.resolve(self.schema).map_err(incompatible)?;
+        from_value(&resolved).map_err(malformed)
     }
 
     fn decode<T: Record>(&self, bytes: &[u8]) -> Result<T, Error> {
@@ -138,7 +169,7 @@ impl Codec {
             let (header, mut body) = bytes.split_at(SINGLE_OBJECT_HEADER);
             if header == self.header {
                 let value = self.reader.read_deser(&mut body).map_err(malformed)?;
-                return whole(value, body);
+                return whole::<T, _>(value, body);
             }
             let Some(older) = self.older.iter().find(|older| header == older.header) else {
                 return Err(Error::UnknownFingerprint { schema: T::NAME, fingerprint: hex::encode(&header[2..]) });
@@ -146,15 +177,36 @@ impl Codec {
             count::check(&older.writer, body).map_err(malformed)?;
             let value = older.resolving.read_value(&mut body).map_err(malformed)?;
             let value = from_value(&value).map_err(malformed)?;
-            return whole(value, body);
+            return whole::<T, _>(value, body);
         }
-        if bytes.first() == Some(&CONFLUENT_MAGIC) && bytes.len() >= CONFLUENT_HEADER {
-            let (_, mut body) = bytes.split_at(CONFLUENT_HEADER);
+        if let Some((_, mut body)) = confluent(bytes) {
             let value = self.reader.read_deser(&mut body).map_err(malformed)?;
-            return whole(value, body);
+            return whole::<T, _>(value, body);
         }
         Err(Error::NotAvro { schema: T::NAME, bytes: bytes.len(), begin: hex::encode(&bytes[..bytes.len().min(8)]) })
     }
+}
+
+/// Id and body of a value in Confluent's wire format.
+pub(super) fn confluent(bytes: &[u8]) -> Option<(u32, &[u8])> {
+    let (header, body) = bytes.split_first_chunk::<CONFLUENT_HEADER>()?;
+    let [CONFLUENT_MAGIC, id @ ..] = *header else { return None };
+    Some((u32::from_be_bytes(id), body))
+}
+
+/// The schema file of the type with this name, without the white space that people read it by: a registry must not
+/// take another layout for another version.
+pub(super) fn schema_text(name: &str) -> Option<String> {
+    let file = match name {
+        ArticleEvent::NAME => ArticleEvent::SCHEMA,
+        Annotations::NAME => Annotations::SCHEMA,
+        EntityMention::NAME => EntityMention::SCHEMA,
+        LabeledDocument::NAME => LabeledDocument::SCHEMA,
+        ModelVersion::NAME => ModelVersion::SCHEMA,
+        ShadowTally::NAME => ShadowTally::SCHEMA,
+        _ => return None,
+    };
+    serde_json::from_str::<serde_json::Value>(file).ok().map(|schema| schema.to_string())
 }
 
 fn header(schema: &Schema) -> [u8; SINGLE_OBJECT_HEADER] {
@@ -175,7 +227,7 @@ fn brief(error: &apache_avro::Error) -> String {
 }
 
 /// The value, if nothing of its bytes is left over.
-fn whole<T: Record>(value: T, rest: &[u8]) -> Result<T, Error> {
+fn whole<T: Record, V>(value: V, rest: &[u8]) -> Result<V, Error> {
     if rest.is_empty() { Ok(value) } else { Err(Error::TrailingBytes { schema: T::NAME, bytes: rest.len() }) }
 }
 
@@ -196,6 +248,14 @@ pub enum Error {
     )]
     #[allow(missing_docs)]
     UnknownFingerprint { schema: &'static str, fingerprint: String },
+    /// The registry knows no schema by the value's id.
+    #[error("the schema registry has no schema with the id {id}, which the value names: not a readable {schema}")]
+    #[allow(missing_docs)]
+    UnknownId { schema: &'static str, id: u32 },
+    /// The schema that the value was written with does not lead to the one that it is read by.
+    #[error("the schema with the id {id}, which the value was written with, cannot be read as {schema}: {reason}")]
+    #[allow(missing_docs)]
+    Incompatible { schema: &'static str, id: u32, reason: String },
     /// The body does not follow its schema.
     #[error("a malformed {schema}: {reason}")]
     #[allow(missing_docs)]
@@ -220,7 +280,8 @@ impl Error {
     pub fn reason(&self) -> &'static str {
         match self {
             Self::NotAvro { .. } => "not_avro",
-            Self::UnknownFingerprint { .. } => "unknown_schema",
+            Self::UnknownFingerprint { .. } | Self::UnknownId { .. } => "unknown_schema",
+            Self::Incompatible { .. } => "incompatible_schema",
             Self::Malformed { .. } | Self::TrailingBytes { .. } => "malformed_avro",
             Self::Encode { .. } => "unencodable",
         }

@@ -1,6 +1,7 @@
 //! What can go wrong between this process and the cluster, and what it means for the worker.
 
 use super::access::MissingRight;
+use super::schema_registry;
 use crate::ErrorClass;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 
@@ -63,6 +64,9 @@ pub enum Error {
     #[error("there is no topic {topic} at {servers}; `litflow topics create` makes it")]
     #[allow(missing_docs)]
     NoTopic { topic: String, servers: String },
+    /// The schema registry.
+    #[error(transparent)]
+    SchemaRegistry(#[from] schema_registry::Error),
     /// A local broker could not be had.
     #[error("{0}")]
     Broker(String),
@@ -75,6 +79,7 @@ impl Error {
             Self::Kafka { class, .. } => *class,
             Self::TooLarge { .. } => ErrorClass::Poison,
             Self::Membership { .. } | Self::Lost { .. } => ErrorClass::Abort,
+            Self::SchemaRegistry(error) => error.class(),
             Self::Options(_)
             | Self::Property { .. }
             | Self::GaveUp { .. }

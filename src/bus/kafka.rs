@@ -1,7 +1,7 @@
 //! How this process reaches a cluster: the options, and the context that hears what the clients report.
 
-use super::Error;
 use super::access::Access;
+use super::{Error, schema_registry};
 use crate::config::secrets::{MASK, is_secret};
 use rdkafka::ClientContext;
 use rdkafka::config::{ClientConfig, RDKafkaLogLevel};
@@ -27,6 +27,8 @@ pub struct Options {
     /// The producer's transactional id; each worker needs its own, the same after a restart. Without one it
     /// is `<group_id>-<host name>`, which suits one worker a host and a StatefulSet.
     pub transactional_id: Option<String>,
+    /// Who gives the schemas their ids; without one values carry a fingerprint.
+    pub schema_registry: schema_registry::Options,
     /// Properties of all clients.
     pub properties: BTreeMap<String, String>,
     /// Properties of consumers.
@@ -41,6 +43,7 @@ impl Default for Options {
             bootstrap_servers: "localhost:9092".into(),
             group_id: "litflow".into(),
             transactional_id: None,
+            schema_registry: schema_registry::Options::default(),
             properties: BTreeMap::new(),
             consumer: BTreeMap::new(),
             producer: BTreeMap::new(),

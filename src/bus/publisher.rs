@@ -7,6 +7,7 @@ use super::codec::Record;
 pub use super::delivery::Refused;
 use super::delivery::{DeliveryContext, enqueue};
 use super::producer::{DEFAULTS, Outgoing, message_max_bytes};
+use super::wire::{PATIENCE, Wire};
 use super::{Error, Options, codec, kafka, topics};
 use crate::ErrorClass;
 use crate::article::{ArticleEvent, Place};
@@ -24,6 +25,9 @@ const BATCH_BYTES: usize = 1_000_000;
 pub struct Publisher {
     client: ThreadedProducer<DeliveryContext>,
     options: Options,
+    wire: Wire,
+    /// How long a value waits for the id of its schema.
+    patience: Duration,
     sent: Published,
     budget: Option<usize>,
     limits: BTreeMap<String, usize>,
@@ -85,7 +89,11 @@ impl Publisher {
         let defaults = [DEFAULTS.as_slice(), &[("batch.size", &batch_bytes)]].concat();
         let config = options.client(&defaults, &options.producer);
         let client = kafka::create(config.create_with_context(DeliveryContext::new(options)))?;
-        Ok(Self { client, options: options.clone(), sent: Published::default(), budget, limits })
+        let wire = Wire::new(options)?;
+        // Who does not wait long for a delivery does not wait long for what comes before it.
+        let delivery = options.producer.get("message.timeout.ms").and_then(|timeout| timeout.parse().ok());
+        let patience = delivery.map_or(PATIENCE, |timeout| Duration::from_millis(timeout).min(PATIENCE));
+        Ok(Self { client, options: options.clone(), wire, patience, sent: Published::default(), budget, limits })
     }
 
     /// Publishes an article event under its id.
@@ -96,7 +104,7 @@ impl Publisher {
     /// The same for one that was read at `place`: where a broker refuses it, it is told by
     /// [`Publisher::refused`], and the others go on.
     pub fn article_from(&mut self, place: &Place, event: &ArticleEvent) -> Result<(), PublishError> {
-        let record = outgoing(topics::ARTICLES, &event.id, event)?;
+        let record = self.outgoing(topics::ARTICLES, &event.id, event)?;
         self.hand_over(&record, Some(place))
     }
 
@@ -105,8 +113,15 @@ impl Publisher {
     /// # Errors
     /// Those of this value (class poison), and those of records sent before that ended the publisher.
     pub fn publish<T: Record>(&mut self, topic: &str, key: &str, value: &T) -> Result<(), PublishError> {
-        let record = outgoing(topic, key, value)?;
+        let record = self.outgoing(topic, key, value)?;
         self.send(&record)
+    }
+
+    /// The record of a value under its key.
+    pub fn outgoing<T: Record>(&self, topic: &str, key: &str, value: &T) -> Result<Outgoing, PublishError> {
+        let value = self.wire.encode_within(self.patience, topic, value).map_err(Error::from)??;
+        let key = Some(key.as_bytes().to_vec());
+        Ok(Outgoing { topic: topic.to_owned(), key, value: Some(value), ..Outgoing::default() })
     }
 
     /// Publishes bytes as they are: a dead letter that is sent again, a tombstone.
@@ -167,9 +182,4 @@ impl Publisher {
             None => Ok(self.sent),
         }
     }
-}
-
-fn outgoing<T: Record>(topic: &str, key: &str, value: &T) -> Result<Outgoing, codec::Error> {
-    let (key, value) = (key.as_bytes().to_vec(), value.encode()?);
-    Ok(Outgoing { topic: topic.to_owned(), key: Some(key), value: Some(value), ..Outgoing::default() })
 }

@@ -5,7 +5,8 @@ use super::codec::{self, Record};
 use super::kafka::{self, Context};
 use super::records::{Annotations, EntityMention, LabeledDocument, ModelVersion, ShadowTally};
 use super::scan::Scan;
-use super::{Error, Options, topics};
+use super::wire::Wire;
+use super::{Error, Options, schema_registry, topics};
 use crate::article::ArticleEvent;
 use rdkafka::consumer::{BaseConsumer, Consumer as _};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
@@ -79,6 +80,9 @@ pub enum Value {
 pub struct Reader {
     /// One client a topic: librdkafka reports the end of a partition without the topic's name.
     topics: Vec<TopicReader>,
+    wire: Wire,
+    /// Could not be decoded yet: the schema registry did not answer.
+    undecoded: Option<OwnedMessage>,
     /// The topic whose turn it is.
     turn: usize,
 }
@@ -96,7 +100,7 @@ impl Reader {
     pub fn new(options: &Options, topics: &[&str], from: From) -> Result<Self, Error> {
         options.check()?;
         let topics = topics.iter().map(|topic| TopicReader::new(options, topic, from)).collect::<Result<_, _>>()?;
-        Ok(Self { topics, turn: 0 })
+        Ok(Self { topics, wire: Wire::new(options)?, undecoded: None, turn: 0 })
     }
 
     /// The last `count` records of all `topics` together, oldest first by their time (fewer where there are
@@ -138,17 +142,26 @@ impl Reader {
 
     /// The next record of any topic, waiting for it at most `timeout`. Returns early, with none, when
     /// everything has been read to its end for the first time.
+    ///
+    /// # Errors
+    /// Those of the cluster, and those of the schema registry: then the record comes with the next call.
     pub fn next(&mut self, timeout: Duration) -> Result<Option<Entry>, Error> {
         const SLICE: Duration = Duration::from_millis(5);
         let deadline = Instant::now() + timeout;
         let was_at_end = self.at_end();
         loop {
+            if let Some(message) = self.undecoded.take() {
+                let entry = entry(&message, &self.wire);
+                self.undecoded = entry.is_err().then_some(message);
+                return entry.map(Some);
+            }
             let left = deadline.saturating_duration_since(Instant::now());
             let slice = if self.topics.len() == 1 { left } else { left.min(SLICE) };
             self.turn = (self.turn + 1) % self.topics.len().max(1);
             let Some(topic) = self.topics.get_mut(self.turn) else { return Ok(None) };
-            if let Some(message) = topic.poll(slice)? {
-                return Ok(Some(entry(&message)));
+            self.undecoded = topic.poll(slice)?;
+            if self.undecoded.is_some() {
+                continue;
             }
             if Instant::now() >= deadline || self.at_end() != was_at_end {
                 return Ok(None);
@@ -241,7 +254,8 @@ pub fn read_until<E: std::convert::From<Error>>(
         covered.insert(partition, Covered { begin: begin.min(end), end });
     }
     let ends = covered.iter().map(|(&partition, covered)| (partition, covered.end)).collect();
-    scan.read_to(&ends, |message| each(entry(&message)))?;
+    let wire = Wire::new(options)?;
+    scan.read_to(&ends, |message| each(entry(&message, &wire)?))?;
     Ok(covered)
 }
 
@@ -311,36 +325,40 @@ pub(super) fn partitions(client: &BaseConsumer<Context>, topic: &str, options: &
     Ok(partitions)
 }
 
-fn entry(message: &OwnedMessage) -> Entry {
+fn entry(message: &OwnedMessage, wire: &Wire) -> Result<Entry, Error> {
     let headers = message.headers().map(|headers| {
         let text = |value: Option<&[u8]>| String::from_utf8_lossy(value.unwrap_or_default()).into_owned();
         headers.iter().map(|header| (header.key.to_owned(), text(header.value))).collect()
     });
-    Entry {
+    Ok(Entry {
         topic: message.topic().to_owned(),
         partition: message.partition(),
         offset: message.offset(),
         timestamp: message.timestamp().to_millis(),
         key: message.key().map(|key| String::from_utf8_lossy(key).into_owned()),
         headers: headers.unwrap_or_default(),
-        value: decode(message.topic(), message.payload()),
-    }
+        value: decode(message.topic(), message.payload(), wire)?,
+    })
 }
 
-/// The value of a record on `topic`.
-pub fn decode(topic: &str, payload: Option<&[u8]>) -> Value {
-    fn typed<T: Record>(bytes: &[u8], wrap: impl Fn(Box<T>) -> Value) -> Result<Value, codec::Error> {
-        T::decode(bytes).map(|value| wrap(Box::new(value)))
+/// The value of a record on `topic`. Blocks where a schema registry has to be asked.
+pub fn decode(topic: &str, payload: Option<&[u8]>, wire: &Wire) -> Result<Value, schema_registry::Error> {
+    fn typed<T: Record>(
+        wire: &Wire,
+        bytes: &[u8],
+        wrap: impl Fn(Box<T>) -> Value,
+    ) -> Result<Result<Value, codec::Error>, schema_registry::Error> {
+        Ok(wire.decode_blocking::<T>(bytes)?.map(|value| wrap(Box::new(value))))
     }
-    let Some(bytes) = payload else { return Value::Tombstone };
+    let Some(bytes) = payload else { return Ok(Value::Tombstone) };
     let decoded = match topics::value_schema(topic) {
-        Some(ArticleEvent::NAME) => typed(bytes, Value::Article),
-        Some(Annotations::NAME) => typed(bytes, Value::Annotations),
-        Some(EntityMention::NAME) => typed(bytes, Value::Mention),
-        Some(LabeledDocument::NAME) => typed(bytes, Value::Labels),
-        Some(ModelVersion::NAME) => typed(bytes, Value::Model),
-        Some(ShadowTally::NAME) => typed(bytes, Value::Shadow),
-        _ => return Value::Bytes { bytes: bytes.len(), error: None },
-    };
-    decoded.unwrap_or_else(|error| Value::Bytes { bytes: bytes.len(), error: Some(error.to_string()) })
+        Some(ArticleEvent::NAME) => typed(wire, bytes, Value::Article),
+        Some(Annotations::NAME) => typed(wire, bytes, Value::Annotations),
+        Some(EntityMention::NAME) => typed(wire, bytes, Value::Mention),
+        Some(LabeledDocument::NAME) => typed(wire, bytes, Value::Labels),
+        Some(ModelVersion::NAME) => typed(wire, bytes, Value::Model),
+        Some(ShadowTally::NAME) => typed(wire, bytes, Value::Shadow),
+        _ => return Ok(Value::Bytes { bytes: bytes.len(), error: None }),
+    }?;
+    Ok(decoded.unwrap_or_else(|error| Value::Bytes { bytes: bytes.len(), error: Some(error.to_string()) }))
 }

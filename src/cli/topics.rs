@@ -1,9 +1,12 @@
-//! `litflow topics`: the topics as they are kept in `topics/`, applied to a cluster and compared with it.
+//! `litflow topics`: the topics as they are kept in `topics/`, and the schemas of their values, applied to a cluster and
+//! its schema registry and compared with them.
 
 use super::exit::Exit;
 use super::{flags, model};
 use clap::Subcommand;
+use litflow::bus;
 use litflow::bus::admin::{Admin, Created};
+use litflow::bus::schema_registry::{Registered, Subjects};
 use litflow::bus::topics::{self, Topic};
 use litflow::config::{Config, Flag};
 use serde_json::json;
@@ -38,7 +41,7 @@ struct Common {
 
 #[derive(Subcommand)]
 enum What {
-    /// Create what is missing; what is there stays as it is
+    /// Create what is missing; what is there stays as it is. With a schema registry, register the schemas first
     #[command(after_help = "\
 Examples:
   litflow topics create --bootstrap-servers localhost:9092
@@ -96,23 +99,42 @@ impl Args {
 }
 
 async fn create(config: &Config, wanted: &[Topic], replication: Option<i32>, json: bool) -> anyhow::Result<Exit> {
+    // The schemas first: whoever finds a topic finds what its values follow.
+    let registered = match Subjects::new(&config.kafka.schema_registry)? {
+        Some(subjects) => subjects.create(wanted).await.map_err(bus::Error::from)?,
+        None => Vec::new(),
+    };
     let created = Admin::new(&config.kafka)?.create(wanted, replication).await?;
     let mut out = anstream::stdout().lock();
-    let name = |created: &Created| if *created == Created::New { "created" } else { "was there" };
+    let schema_of = |topic: &str| registered.iter().find(|registered| registered.topic == topic);
+    let name = |is_new: bool, new: &'static str| if is_new { new } else { "was there" };
     if json {
-        let rows: Vec<_> = created.iter().map(|(topic, how)| json!({"topic": topic, "result": name(how)})).collect();
-        writeln!(out, "{:#}", json!(rows))?;
+        let row = |(topic, how): &(String, Created)| {
+            let mut row = json!({"topic": topic, "result": name(*how == Created::New, "created")});
+            if let Some(Registered { id, is_new, .. }) = schema_of(topic) {
+                row["schema"] = json!({"id": id, "result": name(*is_new, "registered")});
+            }
+            row
+        };
+        writeln!(out, "{:#}", json!(created.iter().map(row).collect::<Vec<_>>()))?;
     } else {
         let width = created.iter().map(|(topic, _)| topic.len()).max().unwrap_or(0);
         for (topic, how) in &created {
-            writeln!(out, "{topic:width$}  {}", name(how))?;
+            let schema = schema_of(topic).map_or_else(String::new, |Registered { id, is_new, .. }| {
+                format!("  schema {id} {}", name(*is_new, "registered"))
+            });
+            let line = format!("{topic:width$}  {:9}{schema}", name(*how == Created::New, "created"));
+            writeln!(out, "{}", line.trim_end())?;
         }
     }
     Ok(Exit::Done)
 }
 
 async fn check(config: &Config, wanted: &[Topic], json: bool) -> anyhow::Result<Exit> {
-    let differences = Admin::new(&config.kafka)?.check(wanted).await?;
+    let mut differences = Admin::new(&config.kafka)?.check(wanted).await?;
+    if let Some(subjects) = Subjects::new(&config.kafka.schema_registry)? {
+        differences.extend(subjects.check(wanted).await.map_err(bus::Error::from)?);
+    }
     let mut out = anstream::stdout().lock();
     if json {
         writeln!(out, "{:#}", json!(differences))?;

@@ -76,7 +76,7 @@ impl Args {
         let admin = bind_admin(config).await?;
 
         let runtime = tokio::runtime::Handle::current();
-        let outputs = Arc::new(Outputs::new(&config.kafka));
+        let outputs = Arc::new(Outputs::new(&config.kafka)?);
         let (configuration, of_model, handle, stop) =
             (config.clone(), outputs.clone(), runtime.clone(), stopped.clone());
         let first = spawn_blocking(move || model::serve(&configuration, of_model, handle, &stop));

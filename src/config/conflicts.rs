@@ -26,6 +26,7 @@ pub(super) fn conflicts(config: &Config) -> Vec<Conflict> {
     let components = [
         config.articles.check(),
         config.claims.check(),
+        config.kafka.schema_registry.check(),
         config.model.check(),
         config.registry.check(),
         config.tagger.check(),

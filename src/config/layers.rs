@@ -13,7 +13,8 @@ const PREFIX: &str = "LITFLOW_";
 
 /// Variables that are read elsewhere: the configuration file's path, where CUDA's libraries are, and where
 /// Apache Kafka's jars are.
-const NOT_KEYS: [&str; 3] = ["LITFLOW_CONFIG", crate::model::device::CUDA_FOLDER_VARIABLE, "LITFLOW_KAFKA_HOME"];
+const NOT_KEYS: [&str; 4] =
+    ["LITFLOW_CONFIG", crate::model::device::CUDA_FOLDER_VARIABLE, "LITFLOW_KAFKA_HOME", "LITFLOW_REGISTRY_HOME"];
 
 /// A value given on the command line.
 #[derive(Debug, Clone, PartialEq, Eq)]

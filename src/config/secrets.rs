@@ -91,6 +91,8 @@ mod tests {
             "kafka.properties.sasl.kerberos.kinit.cmd",
             "registry.api_key",
             "registry.token",
+            "kafka.schema_registry.password",
+            "kafka.schema_registry.token",
         ] {
             assert!(is_secret(key), "{key}");
         }
@@ -100,6 +102,7 @@ mod tests {
             "kafka.properties.sasl.kerberos.keytab",
             "kafka.properties.ssl.ca.location",
             "kafka.properties.sasl.oauthbearer.token.endpoint.url",
+            "kafka.schema_registry.key_file",
             "tagger.batch_tokens",
             "worker.keys",
         ] {

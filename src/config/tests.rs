@@ -242,6 +242,22 @@ fn properties_that_break_a_promise_are_refused() {
 }
 
 #[test]
+fn the_schema_registry_is_one_with_its_credentials() {
+    let file = "[kafka.schema_registry]\nurl = 'http://localhost:8081'\nusername = 'ada'\n";
+    let variables = [("LITFLOW_KAFKA__SCHEMA_REGISTRY__PASSWORD", "hunter2")];
+    let loaded = load(file, &variables, &[]).unwrap();
+    assert_eq!(loaded.config.kafka.schema_registry.password.as_deref(), Some("hunter2"));
+    assert!(!Shown(&loaded).toml().contains("hunter2"));
+    let variables = [("LITFLOW_KAFKA__SCHEMA_REGISTRY__TOKEN", "hunter2")];
+    let told = problems(file, &variables, &[]).iter().map(Problem::to_string).collect::<String>();
+    assert!(
+        told.contains("kafka.schema_registry.token") && told.contains("LITFLOW_KAFKA__SCHEMA_REGISTRY__TOKEN"),
+        "{told}"
+    );
+    assert!(!told.contains("hunter2"), "{told}");
+}
+
+#[test]
 fn values_that_would_exhaust_the_process_are_refused() {
     let refused = |file: &str, key: &str| {
         let problems = problems(file, &[], &[]);
@@ -301,7 +317,7 @@ fn reference() -> String {
                 in_table = true;
             }
             let default = if line.starts_with('#') { "not set".to_owned() } else { format!("`{value}`") };
-            let variable = format!("LITFLOW_{}__{}", section.to_uppercase(), key.to_uppercase());
+            let variable = format!("LITFLOW_{}__{}", section.replace('.', "__").to_uppercase(), key.to_uppercase());
             text += &format!(
                 "| `{key}` | {default} | `{variable}` | {} |\n",
                 comment.join(" ").replace('|', "\\|").replace('<', "&lt;")

@@ -3,11 +3,11 @@
 
 use super::aliases::Occasion;
 use super::{Error, names};
-use crate::bus::codec::Record as _;
 use crate::bus::exclusive::Exclusive;
 use crate::bus::producer::Outgoing;
 use crate::bus::reader::{Entry, From, Reader, Value};
 use crate::bus::records::ModelVersion;
+use crate::bus::wire::{PATIENCE, Wire};
 use crate::bus::{self, topics};
 use std::collections::{BTreeMap, BTreeSet};
 use std::hash::{BuildHasher as _, Hasher as _, RandomState};
@@ -121,6 +121,7 @@ pub(super) fn change(
     mut update: impl FnMut(Option<&ModelVersion>) -> Result<Option<ModelVersion>, Error>,
 ) -> Result<(Option<ModelVersion>, bool), Error> {
     names::check_name(name)?;
+    let wire = Wire::new(kafka)?;
     let mut attempt = 0;
     loop {
         let writer = Exclusive::take(kafka, TRANSACTIONAL_ID)?;
@@ -131,10 +132,11 @@ pub(super) fn change(
             return Ok((Some(state.clone()), true));
         }
         let Some(after) = update(before)? else { return Ok((before.cloned(), false)) };
+        let value = wire.encode_within(PATIENCE, topics::MODELS, &after).map_err(bus::Error::from)?;
         let record = Outgoing {
             topic: topics::MODELS.into(),
             key: Some(name.as_bytes().to_vec()),
-            value: Some(after.encode().map_err(Error::Value)?),
+            value: Some(value.map_err(Error::Value)?),
             ..Outgoing::default()
         };
         match writer.commit(&[record]) {

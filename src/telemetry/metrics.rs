@@ -96,6 +96,16 @@ pub const METRICS: &[Metric] = &[
         "Partitions that stand still because a dead letter cannot be written.",
     ),
     counter(
+        "litflow_schema_registry_requests_total",
+        &["outcome"],
+        "Questions to the schema registry: answered, refused (no access) or failed (no answer).",
+    ),
+    gauge(
+        "litflow_schema_registry_waiting_ids",
+        Unit::Count,
+        "Schemas and ids that the schema registry was asked for and has not told; articles wait for them.",
+    ),
+    counter(
         "litflow_tagger_documents_total",
         &["outcome"],
         "Documents that left the engine: tagged, failed or abandoned.",

@@ -224,7 +224,7 @@ impl Worker {
             kafka: kafka.clone(),
             raw: raw.clone(),
             tagger,
-            outputs: Arc::new(Outputs::new(kafka)),
+            outputs: Arc::new(Outputs::new(kafka)?),
             claims: Arc::default(),
             runtime,
             status: Arc::default(),
@@ -276,7 +276,8 @@ impl Worker {
         let patience =
             Patience { over_by: Box::new(move || deadline.over_by()), tell: Box::new(move |step| status.waits(step)) };
         let producer = Producer::new(&self.kafka, self.options.delivery, patience)?;
-        self.runtime.block_on(self.outputs.admit(&self.tagger.entity_types()))?;
+        let entity_types = self.tagger.entity_types();
+        self.runtime.block_on(self.outputs.admit_at_start(&entity_types, shutdown, &self.status))?;
         let limits = Limits {
             article: self.options.article_max_bytes,
             output: self.options.output_max_bytes,

@@ -2,18 +2,21 @@
 
 use super::claim;
 use super::dead_letter::{Refusal, Stage};
+use super::order::Turn;
 use super::outputs::Outputs;
 use crate::ErrorClass;
 use crate::article::{self, ArticleEvent, Document, Op, parse_raw};
-use crate::bus::codec::{self, Record as _};
+use crate::bus::codec;
 use crate::bus::producer::Outgoing;
 use crate::bus::records::{Annotations, EntityMention, SourceRecord};
-use crate::bus::topics;
+use crate::bus::{schema_registry, topics};
 use crate::claims::Claims;
 use crate::tagger::{self, Tag, TaggedDocument};
 use rdkafka::message::{Message as _, OwnedMessage};
 use std::collections::BTreeMap;
+use std::pin::pin;
 use std::sync::Arc;
+use std::task::Poll;
 
 /// The sizes beyond which an article is refused.
 #[derive(Debug, Clone)]
@@ -66,6 +69,8 @@ pub(crate) enum Failure {
     Refused(Refusal),
     /// No article can be tagged any more.
     Stopped(tagger::Error),
+    /// The schema registry refuses what it must be asked for.
+    SchemaRegistry(schema_registry::Error),
 }
 
 impl From<Refusal> for Failure {
@@ -74,13 +79,36 @@ impl From<Refusal> for Failure {
     }
 }
 
+impl From<schema_registry::Error> for Failure {
+    fn from(error: schema_registry::Error) -> Self {
+        Self::SchemaRegistry(error)
+    }
+}
+
 /// Decodes, parses, tags and encodes one record.
 pub(crate) async fn process(message: &OwnedMessage, tagger: &dyn Tag, limits: &Limits) -> Result<Output, Failure> {
-    tag(prepare(message, limits)?, message, tagger, limits).await
+    tag(prepare(message, limits).await?, message, tagger, limits).await
+}
+
+/// The same, tagged in its turn. An article that has to wait for its schema gives the turn up: others need not wait.
+pub(super) async fn process_in_turn(
+    turn: Turn,
+    message: &OwnedMessage,
+    tagger: &dyn Tag,
+    limits: &Limits,
+) -> Result<Output, Failure> {
+    let mut preparing = pin!(prepare(message, limits));
+    match futures::poll!(&mut preparing) {
+        Poll::Ready(prepared) => turn.begin(async { tag(prepared?, message, tagger, limits).await }).await,
+        Poll::Pending => {
+            drop(turn);
+            tag(preparing.await?, message, tagger, limits).await
+        }
+    }
 }
 
 /// What is to be done with a record.
-pub(super) enum Prepared {
+enum Prepared {
     Tag(Document),
     Delete,
     /// The document is to be fetched first. That is left to [`tag`], whose turn comes in order: what is fetched takes
@@ -89,16 +117,16 @@ pub(super) enum Prepared {
 }
 
 /// Decodes and parses one record.
-pub(super) fn prepare(message: &OwnedMessage, limits: &Limits) -> Result<Prepared, Refusal> {
+async fn prepare(message: &OwnedMessage, limits: &Limits) -> Result<Prepared, Failure> {
     let key = key(message)?;
-    let Some(event) = decode(key, message, limits)? else { return Ok(Prepared::Delete) };
+    let Some(event) = decode(key, message, limits).await? else { return Ok(Prepared::Delete) };
     if event.op == Op::Delete || event.retracted {
         return Ok(Prepared::Delete);
     }
     if claim::of(&event).is_some() {
         return Ok(Prepared::Fetch(Box::new(event)));
     }
-    parse(event, limits)
+    Ok(parse(event, limits)?)
 }
 
 fn parse(event: ArticleEvent, limits: &Limits) -> Result<Prepared, Refusal> {
@@ -107,12 +135,7 @@ fn parse(event: ArticleEvent, limits: &Limits) -> Result<Prepared, Refusal> {
 }
 
 /// Tags what was prepared of a record, and encodes it.
-pub(super) async fn tag(
-    prepared: Prepared,
-    message: &OwnedMessage,
-    tagger: &dyn Tag,
-    limits: &Limits,
-) -> Result<Output, Failure> {
+async fn tag(prepared: Prepared, message: &OwnedMessage, tagger: &dyn Tag, limits: &Limits) -> Result<Output, Failure> {
     let (prepared, _room) = match prepared {
         Prepared::Fetch(event) => {
             let (event, room) = claim::redeem(*event, &limits.claims).await?;
@@ -127,7 +150,7 @@ pub(super) async fn tag(
     })?;
     let source =
         SourceRecord { topic: message.topic().to_owned(), partition: message.partition(), offset: message.offset() };
-    Ok(encode(&tagged, &source, limits)?)
+    encode(&tagged, &source, limits).await
 }
 
 fn key(message: &OwnedMessage) -> Result<&str, Refusal> {
@@ -136,22 +159,24 @@ fn key(message: &OwnedMessage) -> Result<&str, Refusal> {
 }
 
 /// The event; none for a tombstone.
-fn decode(key: &str, message: &OwnedMessage, limits: &Limits) -> Result<Option<ArticleEvent>, Refusal> {
+async fn decode(key: &str, message: &OwnedMessage, limits: &Limits) -> Result<Option<ArticleEvent>, Failure> {
+    let refused = |reason, error: String| Err(Refusal::new(Stage::Decode, reason, error).into());
     let Some(value) = message.payload() else {
         if key.is_empty() {
-            return Err(Refusal::new(Stage::Decode, "key_mismatch", "a tombstone without a key deletes nothing"));
+            return refused("key_mismatch", "a tombstone without a key deletes nothing".to_owned());
         }
         return Ok(None);
     };
     if value.len() > limits.article {
         let error = format!("{} bytes, more than worker.article_max_bytes = {}", value.len(), limits.article);
-        return Err(Refusal::new(Stage::Decode, "article_too_large", error));
+        return refused("article_too_large", error);
     }
-    let event = ArticleEvent::decode(value).map_err(|e| Refusal::new(Stage::Decode, e.reason(), e))?;
+    let decoded = limits.outputs.wire().decode::<ArticleEvent>(value).await?;
+    let event = decoded.map_err(|e| Refusal::new(Stage::Decode, e.reason(), e))?;
     if event.id != key || key.is_empty() {
         // Only a common key keeps the events of an article in order.
         let error = format!("the key is {key:?}, the article's id {:?}", event.id);
-        return Err(Refusal::new(Stage::Decode, "key_mismatch", error));
+        return refused("key_mismatch", error);
     }
     Ok(Some(event))
 }
@@ -162,7 +187,8 @@ fn tombstone(article_id: &str) -> Output {
     Output { records: vec![record], counts: Counts { tombstones: 1, ..Counts::default() } }
 }
 
-fn encode(tagged: &TaggedDocument, source: &SourceRecord, limits: &Limits) -> Result<Output, Refusal> {
+async fn encode(tagged: &TaggedDocument, source: &SourceRecord, limits: &Limits) -> Result<Output, Failure> {
+    let wire = limits.outputs.wire();
     let unencodable = |e: codec::Error| Refusal::new(Stage::Encode, e.reason(), e);
     let key = tagged.document.article_id.as_bytes();
     let mut records = Vec::with_capacity(tagged.mentions.len() + 1);
@@ -182,12 +208,14 @@ fn encode(tagged: &TaggedDocument, source: &SourceRecord, limits: &Limits) -> Re
         records.push(Outgoing { topic, key: Some(key.to_vec()), value: Some(value), ..Outgoing::default() });
         Ok(())
     };
-    add(topics::ANNOTATIONS.into(), Annotations::new(tagged, source).encode().map_err(unencodable)?)?;
+    let annotations = wire.encode(topics::ANNOTATIONS, &Annotations::new(tagged, source)).await?;
+    add(topics::ANNOTATIONS.into(), annotations.map_err(unencodable)?)?;
     let mut mentions: BTreeMap<String, u64> = BTreeMap::new();
     for mention in EntityMention::all(tagged, source) {
         let topic =
             topics::entities(&mention.entity_type).map_err(|e| Refusal::new(Stage::Encode, "unencodable", e))?;
-        add(topic, mention.encode().map_err(unencodable)?)?;
+        let value = wire.encode(&topic, &mention).await?.map_err(unencodable)?;
+        add(topic, value)?;
         *mentions.entry(mention.entity_type).or_default() += 1;
     }
     let sentences = tagged.sentences.iter().map(|sentences| sentences.len() as u64).sum();

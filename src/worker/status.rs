@@ -52,6 +52,8 @@ pub struct Snapshot {
     pub waits_for: Option<&'static str>,
     /// Why no broker can be reached at the moment.
     pub brokers_down: Option<String>,
+    /// Why articles wait for the schema registry at the moment.
+    pub schema_registry: Option<String>,
     /// The error that it ended with.
     pub error: Option<String>,
 }
@@ -85,11 +87,13 @@ impl Status {
         inner.snapshot.state != State::Failed && comes_round && inner.snapshot.stalled.is_none()
     }
 
-    /// Whether it does its work: it has joined the group, reaches the brokers, and no partition stands still.
+    /// Whether it does its work: it has joined the group, reaches the brokers, no partition stands still, and no
+    /// article waits for its schema.
     pub fn ready(&self) -> bool {
-        let Snapshot { state, joined, input_missing, brokers_down, waits_for, halted, .. } = &self.lock().snapshot;
+        let Snapshot { state, joined, input_missing, brokers_down, waits_for, halted, schema_registry, .. } =
+            &self.lock().snapshot;
         let reaches_brokers = brokers_down.is_none() && waits_for.is_none() && input_missing.is_none();
-        *state == State::Consuming && *joined && reaches_brokers && halted.is_empty()
+        *state == State::Consuming && *joined && reaches_brokers && halted.is_empty() && schema_registry.is_none()
     }
 
     /// The worker has come round its loop.

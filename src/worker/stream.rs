@@ -9,7 +9,7 @@ use super::dead_letter::{Refusal, Stage};
 use super::ends::Ends;
 use super::halts::{Halt, Halts};
 use super::order::Order;
-use super::process::{Failure, Limits, prepare, tag};
+use super::process::{Failure, Limits, process_in_turn};
 use super::shutdown::Shutdown;
 use super::status::{State, Status};
 use super::transaction::Transaction;
@@ -229,10 +229,7 @@ impl Stream {
         let (tagger, limits, completions) = (self.tagger.clone(), self.limits.clone(), self.completions.clone());
         let turn = self.order.next();
         let work = async move {
-            let processing = async {
-                let prepared = prepare(&message, &limits);
-                turn.begin(async { tag(prepared?, &message, &*tagger, &limits).await }).await
-            };
+            let processing = process_in_turn(turn, &message, &*tagger, &limits);
             let processed = AssertUnwindSafe(processing).catch_unwind().await;
             let result = processed.unwrap_or_else(|_| {
                 let error = "the worker panicked over this article; its log has the place";
@@ -284,6 +281,7 @@ impl Stream {
             }
             Err(Failure::Refused(refusal)) => self.refuse(&refusal, &message, &lease)?,
             Err(Failure::Stopped(error)) => return Err(Error::Tagger(error)),
+            Err(Failure::SchemaRegistry(error)) => return Err(Error::Bus(error.into())),
         }
         failpoint::reach("after_produce");
         self.transaction.articles += 1;
@@ -435,6 +433,7 @@ impl Stream {
 
     fn report(&mut self) {
         let brokers_down = self.consumer.brokers_down();
+        let schema_registry = self.limits.outputs.wire().trouble();
         let state = if matches!(self.phase, Phase::Draining { .. }) { State::Draining } else { State::Consuming };
         let in_flight = self.window.articles() + self.transaction.articles;
         metrics::gauge!("litflow_worker_in_flight_articles").set(in_flight as f64);
@@ -450,6 +449,7 @@ impl Stream {
             snapshot.articles = self.summary.articles;
             snapshot.dead_letters = self.summary.dead_letters;
             snapshot.brokers_down = brokers_down;
+            snapshot.schema_registry = schema_registry;
         });
     }
 }

@@ -59,7 +59,8 @@ impl Watch {
         let snapshot = status.snapshot();
         let halted = |partition: &i32| snapshot.halted.iter().any(|halt| halt.partition == *partition);
         let partitions: Vec<i32> = status.assigned().into_iter().filter(|partition| !halted(partition)).collect();
-        if snapshot.state != State::Consuming || partitions.is_empty() || snapshot.brokers_down.is_some() {
+        let waits_for_others = snapshot.brokers_down.is_some() || snapshot.schema_registry.is_some();
+        if snapshot.state != State::Consuming || partitions.is_empty() || waits_for_others {
             self.waits = None; // what is wrong, if anything, is told by others
             return Ok(None);
         }

@@ -7,7 +7,6 @@ pub mod child;
 pub mod disturb;
 pub mod http;
 pub mod nodes;
-pub mod secured;
 pub mod versions;
 
 use litflow::article::{ArticleEvent, ArticleIds, Op, Passage, Section};

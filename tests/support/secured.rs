@@ -1,6 +1,6 @@
 //! A broker that asks who one is: TLS, passwords, and rights for everything.
 
-use super::Cluster;
+use crate::support::Cluster;
 use litflow::bus::Options;
 use litflow::bus::broker::LocalOptions;
 use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair, KeyUsagePurpose};

@@ -29,7 +29,7 @@ use tokio::sync::watch;
 
 /// A worker that serves the champion, and what replaces it.
 fn worker(place: &Place) -> (Worker, Reload) {
-    let outputs = Arc::new(Outputs::new(&place.cluster.options("outputs")));
+    let outputs = Arc::new(Outputs::new(&place.cluster.options("outputs")).unwrap());
     let loader = Loader {
         model: model::Options { device: "cpu".parse().unwrap(), precision: "fp32".parse().unwrap() },
         tagger: tagger::Options { threads: 1, tokenizer_threads: 1, ..tagger::Options::default() },

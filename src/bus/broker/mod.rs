@@ -10,7 +10,7 @@ pub use local::{Local, LocalOptions};
 use super::admin::Admin;
 use super::producer::Delivery;
 use super::topics::Topic;
-use super::{Error, Options};
+use super::{Error, Options, schema_registry};
 use std::str::FromStr;
 
 /// Which broker is wanted, as the command line says it: `auto`, `local`, `embedded` or `HOST:PORT`.
@@ -88,9 +88,13 @@ impl Broker {
         }
     }
 
-    /// `options`, connected to this broker.
+    /// `options`, connected to this broker. One that was started here has no schema registry beside it.
     pub fn options(&self, options: &Options) -> Options {
-        Options { bootstrap_servers: self.bootstrap_servers().to_owned(), ..options.clone() }
+        let schema_registry = match self {
+            Self::Local(_) | Self::Embedded(_) => schema_registry::Options::default(),
+            Self::External(_) => options.schema_registry.clone(),
+        };
+        Options { bootstrap_servers: self.bootstrap_servers().to_owned(), schema_registry, ..options.clone() }
     }
 
     /// Creates the topics that are missing, with the cluster's default replication.

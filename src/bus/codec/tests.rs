@@ -110,6 +110,60 @@ fn confluent_wire_format_is_read_whole_or_not_at_all() {
     assert!(matches!(ModelVersion::decode(&bytes), Err(Error::TrailingBytes { bytes: 1, .. })));
 }
 
+/// A model version as this schema writes it.
+fn written_by(writer: &Schema, value: &ModelVersion) -> Vec<u8> {
+    let bytes = value.encode().unwrap();
+    let reader = GenericDatumReader::builder(ModelVersion::codec().schema()).build().unwrap();
+    let ours = reader.read_value(&mut &bytes[SINGLE_OBJECT_HEADER..]).unwrap();
+    GenericDatumWriter::builder(writer).build().unwrap().write_value_to_vec(ours.resolve(writer).unwrap()).unwrap()
+}
+
+/// The schema, with this done to its fields.
+fn changed(change: impl Fn(&mut Vec<serde_json::Value>)) -> (Schema, Writer) {
+    let mut json: serde_json::Value = serde_json::from_str(ModelVersion::SCHEMA).unwrap();
+    change(json["fields"].as_array_mut().unwrap());
+    (Schema::parse(&json).unwrap(), Writer::parse(&json.to_string()).unwrap())
+}
+
+#[test]
+fn values_by_a_registrys_schema_resolve_to_ours() {
+    let codec = ModelVersion::codec();
+    let same = Writer::parse(ModelVersion::SCHEMA).unwrap();
+    let bytes = codec.encode_with_id(258, &model()).unwrap();
+    assert_eq!(bytes[..5], [0, 0, 0, 1, 2]);
+    let (id, body) = confluent(&bytes).unwrap();
+    assert_eq!((id, codec.decode_by::<ModelVersion>(id, &same, body).unwrap()), (258, model()));
+    assert!(matches!(
+        codec.decode_by::<ModelVersion>(id, &same, &bytes[4..]),
+        Err(Error::Malformed { .. } | Error::TrailingBytes { .. })
+    ));
+
+    let (schema, older) = changed(|fields| fields.retain(|field| field["name"] != "metrics"));
+    let found = codec.decode_by::<ModelVersion>(7, &older, &written_by(&schema, &model())).unwrap();
+    assert_eq!(found, ModelVersion { metrics: Default::default(), ..model() });
+    let (schema, newer) = changed(|fields| {
+        fields.reverse();
+        fields.insert(0, serde_json::json!({"name": "licence", "type": "string", "default": "Apache-2.0"}));
+    });
+    let mut body = written_by(&schema, &model());
+    assert_eq!(codec.decode_by::<ModelVersion>(7, &newer, &body).unwrap(), model());
+    body.push(0);
+    let left_over = codec.decode_by::<ModelVersion>(7, &newer, &body);
+    assert!(matches!(left_over, Err(Error::TrailingBytes { bytes: 1, .. })), "{left_over:?}");
+
+    let (schema, without_name) = changed(|fields| fields.retain(|field| field["name"] != "name"));
+    let nameless = codec.decode_by::<ModelVersion>(7, &without_name, &written_by(&schema, &model())).unwrap_err();
+    assert!(matches!(&nameless, Error::Incompatible { id: 7, .. }) && nameless.class() == ErrorClass::Poison);
+}
+
+proptest! {
+    #[test]
+    fn arbitrary_bytes_by_a_registrys_schema_are_an_error_or_a_value(body in vec(any::<u8>(), 0..200)) {
+        let (_, writer) = changed(|fields| fields.reverse());
+        let _ = ModelVersion::codec().decode_by::<ModelVersion>(7, &writer, &body);
+    }
+}
+
 #[test]
 fn text_and_nothing_are_not_avro() {
     for bytes in [&b""[..], b"{\"id\":1}", b"\xC3\x01\x00", b"\x00\x00"] {

@@ -82,7 +82,7 @@ impl Args {
         let mut display = show::Display::new(group, read);
         let handle = Handle::current();
         let report = spawn_blocking(move || {
-            let outputs = Arc::new(Outputs::new(&config.kafka));
+            let outputs = Arc::new(Outputs::new(&config.kafka)?);
             // The version stays as it is until the end: nobody asks the chooser for another.
             let (tagger, _chooser) = model::serve(&config, outputs, handle.clone(), &stopped)?;
             let backfill = Backfill::build(options, Arc::new(tagger), handle)?;

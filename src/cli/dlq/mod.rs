@@ -9,6 +9,7 @@ use super::{flags, input, progress};
 use clap::{ArgGroup, Subcommand};
 use litflow::bus::admin::Admin;
 use litflow::bus::topics;
+use litflow::bus::wire::Wire;
 use litflow::config::{Config, Flag};
 use litflow::dlq::{DeadLetters, Event, Keeper, Place, Range, Replayed, find};
 use select::Select;
@@ -185,7 +186,7 @@ impl Args {
                 let (letter, mark) = reading(|progress| find(&config.kafka, *place, progress))?;
                 match raw {
                     true => show::raw(&letter),
-                    false => show::letter(&letter, mark.as_ref(), common.json),
+                    false => show::letter(&letter, &Wire::new(&config.kafka)?, mark.as_ref(), common.json),
                 }
             }
             What::Replay { select, again, change, common, .. } if change.dry_run => {

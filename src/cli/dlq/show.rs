@@ -6,6 +6,7 @@ use super::super::paint::{Painter, sanitized};
 use super::with_bar;
 use anstyle::{AnsiColor, Style};
 use litflow::bus::reader::{Value, decode};
+use litflow::bus::wire::Wire;
 use litflow::dlq::{DeadLetters, Error, Letter, Mark, Marked};
 use serde_json::{Value as Json, json};
 use std::collections::BTreeMap;
@@ -107,8 +108,8 @@ pub fn raw(letter: &Letter) -> anyhow::Result<Exit> {
 }
 
 /// One letter whole.
-pub fn letter(letter: &Letter, mark: Option<&Marked>, json: bool) -> anyhow::Result<Exit> {
-    let value = decoded(letter);
+pub fn letter(letter: &Letter, wire: &Wire, mark: Option<&Marked>, json: bool) -> anyhow::Result<Exit> {
+    let value = decoded(letter, wire);
     let mut out = anstream::stdout().lock();
     if json {
         let mut shown = letter_json(letter, mark.map(|mark| mark.mark));
@@ -153,9 +154,9 @@ pub fn letter(letter: &Letter, mark: Option<&Marked>, json: bool) -> anyhow::Res
 }
 
 /// The value as JSON, or why it is not shown so.
-fn decoded(letter: &Letter) -> Result<Json, String> {
+fn decoded(letter: &Letter, wire: &Wire) -> Result<Json, String> {
     let topic = letter.origin().map(|origin| origin.topic).unwrap_or_default();
-    match decode(&topic, letter.value()) {
+    match decode(&topic, letter.value(), wire).map_err(|error| error.to_string())? {
         Value::Tombstone => Err("none".into()),
         Value::Bytes { error, .. } => Err(error.unwrap_or_else(|| "not decoded".into())),
         value => serde_json::to_value(value).map_err(|error| error.to_string()),

@@ -1,6 +1,7 @@
 use super::*;
 use crate::article::event::MOST_PASSAGES;
 use crate::article::{Document, Passage, RawDocument, Section};
+use crate::bus::codec::Record as _;
 use crate::tagger::{Dictionary, ModelRef};
 use futures::executor::block_on;
 use futures::future::BoxFuture;
@@ -39,6 +40,7 @@ fn run_with(message: &OwnedMessage, tagger: &dyn Tag, limits: &Limits) -> Result
     block_on(process(message, tagger, limits)).map_err(|failure| match failure {
         Failure::Refused(refusal) => refusal,
         Failure::Stopped(error) => panic!("{error}"),
+        Failure::SchemaRegistry(error) => panic!("{error}"),
     })
 }
 

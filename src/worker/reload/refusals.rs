@@ -2,7 +2,6 @@
 
 use super::Refusal;
 use super::choose::Tell;
-use crate::bus::codec::Record as _;
 use crate::bus::producer::Outgoing;
 use crate::bus::publisher::{PublishError, Publisher};
 use crate::bus::records::ModelVersion;
@@ -28,12 +27,13 @@ pub fn tell_cluster(mut kafka: Options) -> Tell {
 
 fn publish(kafka: &Options, announced: &ModelVersion, refusal: &Refusal) -> Result<(), PublishError> {
     let mut publisher = Publisher::new(kafka, None)?;
-    publisher.send(&record(announced, refusal, &kafka.transactional_id())?)?;
+    let record = publisher.outgoing(topics::REFUSED_MODELS, &announced.name, announced)?;
+    publisher.send(&Outgoing { headers: Some(headers(refusal, &kafka.transactional_id())), ..record })?;
     publisher.finish()?;
     Ok(())
 }
 
-fn record(announced: &ModelVersion, refusal: &Refusal, worker: &str) -> Result<Outgoing, PublishError> {
+fn headers(refusal: &Refusal, worker: &str) -> OwnedHeaders {
     let reason: String = refusal.reason.chars().take(REASON_MAX).collect();
     let version = refusal.version.clone().unwrap_or_default();
     let digest = refusal.digest.clone().unwrap_or_default();
@@ -44,14 +44,7 @@ fn record(announced: &ModelVersion, refusal: &Refusal, worker: &str) -> Result<O
         ("dlq.digest", &digest),
         ("dlq.worker", worker),
     ];
-    let headers = headers
+    headers
         .into_iter()
-        .fold(OwnedHeaders::new(), |headers, (key, value)| headers.insert(Header { key, value: Some(value) }));
-    Ok(Outgoing {
-        topic: topics::REFUSED_MODELS.into(),
-        key: Some(announced.name.as_bytes().to_vec()),
-        value: Some(announced.encode()?),
-        headers: Some(headers),
-        partition: None,
-    })
+        .fold(OwnedHeaders::new(), |headers, (key, value)| headers.insert(Header { key, value: Some(value) }))
 }
