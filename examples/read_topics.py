@@ -3,14 +3,20 @@
     pip install confluent-kafka fastavro
     python3 examples/read_topics.py localhost:9092 annotations entities.Gene
 
+Where a schema registry is used, SCHEMA_REGISTRY_URL says where its API begins.
+
 One line a mention: topic, article id, type, begin, end, text. Without topics it reads `annotations` and all of
 `entities.*`. Ends with 1 where a mention is not what its offsets select. It keeps the texts of all articles in
 memory, so a large cluster wants a database in its place.
 """
 
+import functools
 import io
+import json
+import os
 import pathlib
 import sys
+import urllib.request
 
 import confluent_kafka
 import fastavro
@@ -22,13 +28,22 @@ for file in (pathlib.Path(__file__).parent.parent / "schemas").rglob("*.avsc"):
     SCHEMAS[bytes.fromhex(fingerprint(to_parsing_canonical_form(schema), "CRC-64-AVRO"))] = schema
 
 
+@functools.cache
+def registered(number):
+    """The schema that a schema registry has given this id to."""
+    with urllib.request.urlopen(f"{os.environ['SCHEMA_REGISTRY_URL']}/schemas/ids/{number}", timeout=30) as answer:
+        return fastavro.parse_schema(json.loads(json.load(answer)["schema"]))
+
+
 def decode(value):
-    """A value in Avro single-object encoding: C3 01, the schema's fingerprint, the body."""
-    if value[:2] != b"\xc3\x01":
-        raise ValueError(f"begins with {value[:2].hex()}: not in Avro single-object encoding")
-    if value[2:10] not in SCHEMAS:
-        raise ValueError(f"no schema with the fingerprint {value[2:10].hex()}: add the .avsc that it was written with")
-    return fastavro.schemaless_reader(io.BytesIO(value[10:]), SCHEMAS[value[2:10]])
+    """A value in Avro single-object encoding (C3 01, fingerprint) or in Confluent's wire format (00, id)."""
+    if value[:2] == b"\xc3\x01":
+        if value[2:10] not in SCHEMAS:
+            raise ValueError(f"no schema with the fingerprint {value[2:10].hex()}: add the .avsc it was written with")
+        return fastavro.schemaless_reader(io.BytesIO(value[10:]), SCHEMAS[value[2:10]])
+    if value[:1] == b"\x00":
+        return fastavro.schemaless_reader(io.BytesIO(value[5:]), registered(int.from_bytes(value[1:5], "big")))
+    raise ValueError(f"begins with {value[:2].hex()}: neither C301 nor 00")
 
 
 def read(servers, topic):
