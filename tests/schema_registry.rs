@@ -109,7 +109,7 @@ fn confluent(id: u32, body: &[u8]) -> Vec<u8> {
 fn send(cluster: &Cluster, key: &str, value: Vec<u8>) {
     let mut publisher = cluster.publisher();
     let (topic, key) = (topics::ARTICLES.to_owned(), Some(key.as_bytes().to_vec()));
-    publisher.send(&Outgoing { topic, key, value: Some(value), headers: None }).unwrap();
+    publisher.send(&Outgoing { topic, key, value: Some(value), ..Outgoing::default() }).unwrap();
     publisher.finish().unwrap();
 }
 
