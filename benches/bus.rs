@@ -95,7 +95,7 @@ fn measure(name: &'static str, args: &Args, tagger: Arc<dyn Tag>, articles: Vec<
 
 impl Stage {
     fn new(tagger: Arc<dyn Tag>, articles: &[ArticleEvent], transaction_articles: usize) -> Result<Self> {
-        let broker = Local::start(&LocalOptions::default())?;
+        let broker = Local::start(&LocalOptions { long_run: true, ..LocalOptions::default() })?;
         let runtime = Runtime::new()?;
         let stage = Self { broker, runtime, tagger, articles: articles.len(), transaction_articles, runs: 0 };
         let topics = topics::all(&stage.tagger.entity_types())?;

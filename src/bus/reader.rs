@@ -281,10 +281,12 @@ pub(super) fn connect(
 
 /// What the cluster says of a topic, or of all. What the brokers say to a client is heard by polling it only.
 pub(super) fn metadata(client: &BaseConsumer<Context>, topic: Option<&str>) -> Result<Metadata, Error> {
-    const SLICE: Duration = Duration::from_secs(1);
     let deadline = Instant::now() + REQUEST_TIMEOUT;
+    // Short at first, to hear a refusal soon; longer each time, for brokers that are far away.
+    let mut slice = Duration::from_secs(1);
     loop {
-        let asked = client.fetch_metadata(topic, SLICE);
+        let asked = client.fetch_metadata(topic, slice);
+        slice *= 2;
         while client.poll(Duration::ZERO).is_some() {}
         client.context().check()?;
         match asked {

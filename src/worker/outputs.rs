@@ -53,8 +53,8 @@ impl Outputs {
         Ok(())
     }
 
-    /// The same before anything is consumed: a schema registry that does not answer is waited for, up to a minute, or
-    /// until the worker is to end.
+    /// The same before anything is consumed: brokers and a schema registry that do not answer are waited for, up to a
+    /// minute, or until the worker is to end.
     pub(super) async fn admit_at_start(
         &self,
         entity_types: &[String],
@@ -67,12 +67,14 @@ impl Outputs {
             let admitted = tokio::select! {
                 admitted = self.admit(entity_types) => admitted,
                 () = begun(shutdown) => {
-                    let (step, servers) = ("asking for the topics' schemas", self.kafka.bootstrap_servers.clone());
+                    let (step, servers) = ("asking for the topics", self.kafka.bootstrap_servers.clone());
                     return Err(bus::Error::GaveUp { step, servers, reason: "the worker is to end".to_owned() });
                 }
             };
-            let reason = match &admitted {
-                Err(bus::Error::SchemaRegistry(error)) if error.class() == ErrorClass::Retriable => error.to_string(),
+            let (reason, of_registry) = match &admitted {
+                Err(error) if error.class() == ErrorClass::Retriable => {
+                    (error.to_string(), matches!(error, bus::Error::SchemaRegistry(_)))
+                }
                 _ => return admitted,
             };
             if began.elapsed() > START_TIMEOUT {
@@ -82,7 +84,7 @@ impl Outputs {
                 told = Some(Instant::now());
                 tracing::warn!("nothing is consumed yet: {reason}");
             }
-            status.round(|snapshot| snapshot.schema_registry = Some(reason));
+            status.round(|snapshot| snapshot.schema_registry = of_registry.then_some(reason));
             tokio::time::sleep(START_PAUSE).await;
         }
     }

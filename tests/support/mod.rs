@@ -233,6 +233,16 @@ impl Cluster {
     }
 }
 
+/// Consumers whose assignment is lost within seconds where their loop does not come round.
+pub fn impatient(protocol: &str) -> BTreeMap<String, String> {
+    let protocol = match protocol {
+        "consumer" => vec![("group.protocol", "consumer")],
+        strategy => vec![("partition.assignment.strategy", strategy), ("session.timeout.ms", "6000")],
+    };
+    let common = [("max.poll.interval.ms", "6000")];
+    protocol.into_iter().chain(common).map(|(key, value)| (key.to_owned(), value.to_owned())).collect()
+}
+
 /// What the workers of this process tell, where RUST_LOG asks for it.
 pub fn log() {
     let filter = tracing_subscriber::EnvFilter::from_default_env();

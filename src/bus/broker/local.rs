@@ -21,6 +21,8 @@ const STOP_TIMEOUT: Duration = Duration::from_secs(10);
 const RUN: &str = "run-";
 const LOCK: &str = "owner.lock";
 const HEAP: &str = "-Xmx256m";
+/// For runs of seconds and minutes: half the processor time until it answers, and less memory.
+const SHORT_RUN: [&str; 2] = ["-XX:TieredStopAtLevel=1", "-XX:+UseSerialGC"];
 /// Any id will do: a node talks only to itself.
 const CLUSTER_ID: &str = "bGl0ZmxvdyBsb2NhbCBrYQ";
 const SERVER_PROPERTIES: &str = include_str!("../../../scripts/kafka/server.properties");
@@ -40,6 +42,8 @@ pub struct LocalOptions {
     pub properties: Vec<(String, String)>,
     /// Further arguments of `StorageTool format`, such as `--add-scram`.
     pub format: Vec<String>,
+    /// Whether it is to be fast in the long run rather than soon.
+    pub long_run: bool,
 }
 
 /// A running Apache Kafka; dropped, it is stopped.
@@ -79,11 +83,12 @@ impl Local {
         write(&folder.join("log4j2.xml"), LOG4J2)?;
         let log_path = folder.join("kafka.log");
         let log = File::create(&log_path).map_err(|e| cannot("create", &log_path, &e))?;
-        let command = || -> Result<Command, Error> {
+        let command = |long_run: bool| -> Result<Command, Error> {
             let output = || log.try_clone().map_err(|e| cannot("share", &log_path, &e));
             let mut command = Command::new(&java);
             command
                 .arg(HEAP)
+                .args(if long_run { &[] } else { SHORT_RUN.as_slice() })
                 .arg(format!("-Dlog4j2.configurationFile={}", folder.join("log4j2.xml").display()))
                 .arg("-cp")
                 .arg(&jars)
@@ -94,7 +99,7 @@ impl Local {
             Ok(command)
         };
 
-        let mut format = command()?;
+        let mut format = command(false)?;
         format.args(["kafka.tools.StorageTool", "format", "--ignore-formatted", "--cluster-id", CLUSTER_ID]);
         format.args(["--config", "server.properties"]).args(&options.format);
         let formatted = format.status().map_err(|e| cannot("run", &java, &e))?;
@@ -102,7 +107,7 @@ impl Local {
             return Err(Error::Broker(format!("Apache Kafka's storage cannot be formatted: {}", tail(&log_path))));
         }
 
-        let mut server = command()?;
+        let mut server = command(options.long_run)?;
         server.args(["kafka.Kafka", "server.properties"]);
         let (process, exited) = (Arc::new(OnceLock::new()), Arc::new(OnceLock::new()));
         let (stop, stopped) = channel();
