@@ -281,12 +281,12 @@ pub(super) fn connect(
 
 /// What the cluster says of a topic, or of all. What the brokers say to a client is heard by polling it only.
 pub(super) fn metadata(client: &BaseConsumer<Context>, topic: Option<&str>) -> Result<Metadata, Error> {
+    const SLICE: Duration = Duration::from_secs(1);
     let deadline = Instant::now() + REQUEST_TIMEOUT;
-    // Short at first, to hear a refusal soon; longer each time, for brokers that are far away.
-    let mut slice = Duration::from_secs(1);
     loop {
-        let asked = client.fetch_metadata(topic, slice);
-        slice *= 2;
+        // Short, to hear a refusal soon; the last time long, for brokers that are far away.
+        let is_last = Instant::now() > deadline;
+        let asked = client.fetch_metadata(topic, if is_last { REQUEST_TIMEOUT } else { SLICE });
         while client.poll(Duration::ZERO).is_some() {}
         client.context().check()?;
         match asked {
@@ -294,7 +294,7 @@ pub(super) fn metadata(client: &BaseConsumer<Context>, topic: Option<&str>) -> R
                 client.context().alive();
                 return Ok(metadata);
             }
-            Err(error) if Instant::now() > deadline => {
+            Err(error) if is_last => {
                 let step = "asking for the topics";
                 return Err(match Error::kafka(step, &error) {
                     Error::Kafka { step, reason, class } => {
