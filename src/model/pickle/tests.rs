@@ -81,7 +81,7 @@ proptest::proptest! {
 
 #[test]
 fn a_call_takes_no_longer_for_arguments_that_mean_nothing() {
-    let storage = b"(X\x07\0\0\0storagectorch\nFloatStorage\nX\x01\0\0\00X\x03\0\0\0cpuK\x01tQ";
+    let storage = b"(X\x07\0\0\0storagectorch\nFloatStorage\nX\x01\0\0\x000X\x03\0\0\0cpuK\x01tQ";
     let view = b"K\0K\x01\x85K\x01\x85";
     let call = b"h\x01h\0R";
     let pickle = [
